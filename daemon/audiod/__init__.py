@@ -1,0 +1,1 @@
+"""The daemon: asyncio and aiohttp; never imports torch or any engine's library."""

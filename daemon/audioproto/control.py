@@ -1,0 +1,223 @@
+"""What `audioctl` and the daemon say over the control socket: HTTP/1.1 with JSON bodies, paths under /v1/.
+
+Each request type declares its method, path and permission here; one place in control/server.py checks it. Unknown
+fields are ignored on decoding, so an older CLI and a newer daemon still talk.
+
+| request | method, path | answer |
+| --- | --- | --- |
+| GetStatus, GetModels, GetVersion | GET | Status, ModelList, Version |
+| Load, Park, Unload, Pull | POST | JSON lines of Progress, the last one with `done` or `error` |
+| Drain | POST | the same |
+| Undrain, Reload | POST | Outcome |
+| WatchEvents | GET | JSON lines of Event, for as long as the caller stays |
+
+An error before the answer begins has its HTTP status and an ErrorBody.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+from audioproto.errors import ErrorBody
+from audioproto.types import Residency, Task, Voice
+
+DEFAULT_SOCKET = "/run/audiod/control.sock"
+
+
+class Permission(StrEnum):
+    """READ: anyone who may open the socket. OPERATE: root, the daemon's own user, and the operator group."""
+
+    READ = "read"
+    OPERATE = "operate"
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of all control requests."""
+
+    method: ClassVar[str]
+    path: ClassVar[str]
+    permission: ClassVar[Permission]
+
+
+class GetStatus(Request):
+    method, path, permission = "GET", "/v1/status", Permission.READ
+
+
+class GetModels(Request):
+    method, path, permission = "GET", "/v1/models", Permission.READ
+
+
+class GetVersion(Request):
+    method, path, permission = "GET", "/v1/version", Permission.READ
+
+
+class WatchEvents(Request):
+    method, path, permission = "GET", "/v1/events", Permission.READ
+
+
+class Load(Request):
+    """Bring a model to ready. A failed model is tried again at once."""
+
+    method, path, permission = "POST", "/v1/load", Permission.OPERATE
+    model: str
+
+
+class Park(Request):
+    """Take a model off the device and keep its weights in host memory. Waits for its leases to end."""
+
+    method, path, permission = "POST", "/v1/park", Permission.OPERATE
+    model: str
+
+
+class Unload(Request):
+    """End a model's processes. Waits for its leases to end, unless `force`."""
+
+    method, path, permission = "POST", "/v1/unload", Permission.OPERATE
+    model: str
+    force: bool = False
+
+
+class Pull(Request):
+    """Install a model: build its engine's runtime and fetch its weights."""
+
+    method, path, permission = "POST", "/v1/pull", Permission.OPERATE
+    model: str
+
+
+class Drain(Request):
+    """Admit no new work and finish what runs."""
+
+    method, path, permission = "POST", "/v1/drain", Permission.OPERATE
+
+
+class Undrain(Request):
+    method, path, permission = "POST", "/v1/undrain", Permission.OPERATE
+
+
+class Reload(Request):
+    """Read the configuration again; a bad one is refused and the old one stays."""
+
+    method, path, permission = "POST", "/v1/reload", Permission.OPERATE
+
+
+REQUESTS: tuple[type[Request], ...] = (
+    GetStatus,
+    GetModels,
+    GetVersion,
+    WatchEvents,
+    Load,
+    Park,
+    Unload,
+    Pull,
+    Drain,
+    Undrain,
+    Reload,
+)
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """One row of `audioctl status`. Times are seconds from now; None where it does not apply."""
+
+    model: str
+    engine: str
+    task: Task
+    state: Residency
+    device: str
+    device_bytes: int = 0
+    """Memory on the device that the model holds now, as measured (on `cpu`: its worker's share of host memory)."""
+    host_bytes: int = 0
+    """Host memory that its zygote holds now, as measured."""
+    zygote_pid: int | None = None
+    worker_pid: int | None = None
+    leases: int = 0
+    queue: int = 0
+    idle_s: float | None = None
+    expires_s: float | None = None
+    """Until it is parked (when ready) or unloaded (when parked), if nobody asks for it."""
+    pinned: bool = False
+    reason: str = ""
+    """Why it is in this state; for `failed`, what went wrong."""
+    log: list[str] = []
+    """The last lines that its processes wrote, where it failed."""
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """The device's ledger line."""
+
+    device: str
+    name: str
+    total_bytes: int
+    available_bytes: int
+    budget_bytes: int
+    reserved_bytes: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    version: str
+    protocol: int
+    pid: int
+    uptime_s: float
+    http: list[str]
+    """Base URLs that the HTTP API answers on."""
+    config: str
+    draining: bool
+    queue: int
+    memory: list[Memory]
+    models: list[ModelStatus]
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """One model of the catalogue, installed or not."""
+
+    model: str
+    engine: str
+    task: Task
+    description: str
+    languages: list[str]
+    voices: list[Voice]
+    aliases: list[str]
+    licence: str
+    installed: bool
+    missing: str = ""
+    """What an uninstalled model lacks, in a few words."""
+    download_bytes: int = 0
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    models: list[ModelInfo]
+
+
+class Version(msgspec.Struct, frozen=True):
+    version: str
+    protocol: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What was done, in words for a person."""
+
+    message: str
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line about work that takes time. The last line has `done` or `error` set."""
+
+    message: str
+    done: bool = False
+    error: ErrorBody | None = None
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened, as shown by `audioctl events`. `at` is Unix time in seconds."""
+
+    at: float
+    kind: str
+    """`state`, `evicted`, `worker_died`, `drain`, `reload`, `pull`."""
+    message: str
+    model: str = ""
+    state: str = ""
+    previous: str = ""

@@ -1,0 +1,83 @@
+"""Words that every part shares: what a model is, where it is, what it can do.
+
+Holds data only; no behaviour beyond small derived properties.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+PCM_RATE_IN = 16_000
+"""Sample rate in Hz of all audio handed to a transcriber (mono, s16le). Whisper and Qwen3-ASR take exactly this."""
+
+PCM_RATE_OUT = 24_000
+"""Sample rate in Hz of `pcm` answers (mono, s16le), fixed by the OpenAI SDK's audio player."""
+
+
+class Task(StrEnum):
+    """What a model does for a client."""
+
+    TRANSCRIBE = "transcribe"
+    SPEAK = "speak"
+
+
+class Residency(StrEnum):
+    """Where a model is now. The only state there is: processes have none of their own."""
+
+    UNLOADED = "unloaded"
+    """No process."""
+    STARTING = "starting"
+    """The zygote is being started."""
+    PARKED = "parked"
+    """The zygote holds the weights in host memory; nothing is on the device."""
+    LOADING = "loading"
+    """A worker was forked and moves the model onto the device."""
+    READY = "ready"
+    """A worker serves requests."""
+    DRAINING = "draining"
+    """The worker finishes its leases and takes no new ones."""
+    PARKING = "parking"
+    """The worker is ending; its memory is not yet proved to be back."""
+    STOPPING = "stopping"
+    """Worker and zygote are ending."""
+    FAILED = "failed"
+    """Could not be started or loaded; retried after a pause, or at once by `audioctl load`."""
+
+
+class Hold(StrEnum):
+    """How much of an engine a zygote may hold and still let a forked child work."""
+
+    WEIGHTS = "weights"
+    """Library imported and model built on the CPU."""
+    IMPORTS = "imports"
+    """Library imported; the model owns threads or handles that do not survive a fork, so the worker builds it."""
+    NOTHING = "nothing"
+    """Not even the import survives a fork; the zygote stays empty."""
+
+
+class Voice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One speaker of a speech model. `language` is a BCP 47 tag."""
+
+    id: str
+    name: str = ""
+    language: str = ""
+    gender: str = ""
+
+
+class EngineSpec(msgspec.Struct, frozen=True):
+    """What an engine needs to know to come up; made by the daemon from the model's entry.
+
+    `model_dir` is a local directory; no engine may reach a network. `options` are the engine's own, already checked
+    to be plain TOML values.
+    """
+
+    engine: str
+    model: str
+    model_dir: str
+    device: str = "cpu"
+    threads: int = 1
+    concurrency: int = 1
+    options: dict[str, Any] = {}

@@ -1,0 +1,163 @@
+"""The worker protocol: what the daemon says to zygotes and workers, and what they say back.
+
+Frames (framing.py) over an inherited Unix stream socketpair. `Fork` and `Transcribe` carry one file descriptor each
+(SCM_RIGHTS): the new worker's socket, and a sealed memfd of mono s16le PCM at 16 kHz.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+from audioproto.errors import ErrorBody
+from audioproto.types import EngineSpec, Hold
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Base of all messages; the class name is the tag."""
+
+
+# --- daemon to zygote ---------------------------------------------------------------------------------------------
+
+
+class Init(Message):
+    """Import the library and hold what the engine may hold. Answered by Prepared or Failed."""
+
+    spec: EngineSpec
+
+
+class Fork(Message):
+    """Fork a worker that speaks on the descriptor sent along. Answered by Forked, later by Exited."""
+
+    worker: int
+
+
+ToZygote = Union[Init, Fork]
+
+# --- zygote to daemon ---------------------------------------------------------------------------------------------
+
+
+class Prepared(Message):
+    """The zygote is up. `prepare_s` is the seconds that imports and weights took."""
+
+    hold: Hold
+    prepare_s: float
+
+
+class Forked(Message):
+    worker: int
+    pid: int
+
+
+class Exited(Message):
+    """The zygote reaped a worker. `status` is its exit status, or minus the signal that ended it."""
+
+    worker: int
+    pid: int
+    status: int
+
+
+# --- daemon to worker ---------------------------------------------------------------------------------------------
+
+
+class Transcribe(Message):
+    """Transcribe the `samples` in the descriptor sent along (mono s16le, 16 kHz).
+
+    `language` is an ISO 639-1 code or empty for automatic; `words` asks for word times; `temperature` 0 to 1.
+    """
+
+    job: int
+    samples: int
+    language: str = ""
+    prompt: str = ""
+    temperature: float = 0.0
+    words: bool = False
+
+
+class Synthesize(Message):
+    """Speak `text`. `speed` 0.25 to 4: the engine applies what it can and reports the rest in AudioStart.tempo."""
+
+    job: int
+    text: str
+    voice: str = ""
+    speed: float = 1.0
+    instructions: str = ""
+
+
+class Abort(Message):
+    """Stop the job at the next chance. The job still ends with Done or Failed."""
+
+    job: int
+
+
+ToWorker = Union[Transcribe, Synthesize, Abort]
+
+# --- worker to daemon ---------------------------------------------------------------------------------------------
+
+
+class Ready(Message):
+    """The model is on the device. `load_s` is seconds from the fork; `sample_rate` is what it speaks at, in Hz."""
+
+    load_s: float
+    sample_rate: int = 0
+
+
+class Word(msgspec.Struct, frozen=True):
+    """Times in seconds from the start of the audio."""
+
+    word: str
+    start: float
+    end: float
+    probability: float = 1.0
+
+
+class Segment(Message):
+    """A finished stretch of transcript; fields as in OpenAI's verbose_json, times in seconds."""
+
+    job: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int] = []
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    seek: int = 0
+    words: list[Word] = []
+
+
+class AudioStart(Message):
+    """Sent once before the first chunk. `tempo` is the speed factor that the engine could not apply itself."""
+
+    job: int
+    sample_rate: int
+    tempo: float = 1.0
+
+
+class AudioChunk(Message):
+    """Mono s16le PCM at AudioStart.sample_rate."""
+
+    job: int
+    pcm: bytes
+
+
+class Done(Message):
+    """The job ended well. `language` is what was recognised (ISO 639-1); `engine_s` is seconds in the engine."""
+
+    job: int
+    language: str = ""
+    engine_s: float = 0.0
+    aborted: bool = False
+
+
+class Failed(Message):
+    """A job failed, or, with job 0, the process could not come up."""
+
+    error: ErrorBody
+    job: int = 0
+
+
+FromZygote = Union[Prepared, Forked, Exited, Failed]
+FromWorker = Union[Ready, Segment, AudioStart, AudioChunk, Done, Failed]
