@@ -42,37 +42,37 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     permission: ClassVar[Permission]
 
 
-class GetStatus(Request):
+class GetStatus(Request, frozen=True):
     method, path, permission = "GET", "/v1/status", Permission.READ
 
 
-class GetModels(Request):
+class GetModels(Request, frozen=True):
     method, path, permission = "GET", "/v1/models", Permission.READ
 
 
-class GetVersion(Request):
+class GetVersion(Request, frozen=True):
     method, path, permission = "GET", "/v1/version", Permission.READ
 
 
-class WatchEvents(Request):
+class WatchEvents(Request, frozen=True):
     method, path, permission = "GET", "/v1/events", Permission.READ
 
 
-class Load(Request):
+class Load(Request, frozen=True):
     """Bring a model to ready. A failed model is tried again at once."""
 
     method, path, permission = "POST", "/v1/load", Permission.OPERATE
     model: str
 
 
-class Park(Request):
+class Park(Request, frozen=True):
     """Take a model off the device and keep its weights in host memory. Waits for its leases to end."""
 
     method, path, permission = "POST", "/v1/park", Permission.OPERATE
     model: str
 
 
-class Unload(Request):
+class Unload(Request, frozen=True):
     """End a model's processes. Waits for its leases to end, unless `force`."""
 
     method, path, permission = "POST", "/v1/unload", Permission.OPERATE
@@ -80,24 +80,24 @@ class Unload(Request):
     force: bool = False
 
 
-class Pull(Request):
+class Pull(Request, frozen=True):
     """Install a model: build its engine's runtime and fetch its weights."""
 
     method, path, permission = "POST", "/v1/pull", Permission.OPERATE
     model: str
 
 
-class Drain(Request):
+class Drain(Request, frozen=True):
     """Admit no new work and finish what runs."""
 
     method, path, permission = "POST", "/v1/drain", Permission.OPERATE
 
 
-class Undrain(Request):
+class Undrain(Request, frozen=True):
     method, path, permission = "POST", "/v1/undrain", Permission.OPERATE
 
 
-class Reload(Request):
+class Reload(Request, frozen=True):
     """Read the configuration again; a bad one is refused and the old one stays."""
 
     method, path, permission = "POST", "/v1/reload", Permission.OPERATE

@@ -21,13 +21,13 @@ class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 # --- daemon to zygote ---------------------------------------------------------------------------------------------
 
 
-class Init(Message):
+class Init(Message, frozen=True):
     """Import the library and hold what the engine may hold. Answered by Prepared or Failed."""
 
     spec: EngineSpec
 
 
-class Fork(Message):
+class Fork(Message, frozen=True):
     """Fork a worker that speaks on the descriptor sent along. Answered by Forked, later by Exited."""
 
     worker: int
@@ -38,19 +38,19 @@ ToZygote = Union[Init, Fork]
 # --- zygote to daemon ---------------------------------------------------------------------------------------------
 
 
-class Prepared(Message):
+class Prepared(Message, frozen=True):
     """The zygote is up. `prepare_s` is the seconds that imports and weights took."""
 
     hold: Hold
     prepare_s: float
 
 
-class Forked(Message):
+class Forked(Message, frozen=True):
     worker: int
     pid: int
 
 
-class Exited(Message):
+class Exited(Message, frozen=True):
     """The zygote reaped a worker. `status` is its exit status, or minus the signal that ended it."""
 
     worker: int
@@ -61,7 +61,7 @@ class Exited(Message):
 # --- daemon to worker ---------------------------------------------------------------------------------------------
 
 
-class Transcribe(Message):
+class Transcribe(Message, frozen=True):
     """Transcribe the `samples` in the descriptor sent along (mono s16le, 16 kHz).
 
     `language` is an ISO 639-1 code or empty for automatic; `words` asks for word times; `temperature` 0 to 1.
@@ -75,7 +75,7 @@ class Transcribe(Message):
     words: bool = False
 
 
-class Synthesize(Message):
+class Synthesize(Message, frozen=True):
     """Speak `text`. `speed` 0.25 to 4: the engine applies what it can and reports the rest in AudioStart.tempo."""
 
     job: int
@@ -85,7 +85,7 @@ class Synthesize(Message):
     instructions: str = ""
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     """Stop the job at the next chance. The job still ends with Done or Failed."""
 
     job: int
@@ -96,7 +96,7 @@ ToWorker = Union[Transcribe, Synthesize, Abort]
 # --- worker to daemon ---------------------------------------------------------------------------------------------
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The model is on the device. `load_s` is seconds from the fork; `sample_rate` is what it speaks at, in Hz."""
 
     load_s: float
@@ -112,7 +112,7 @@ class Word(msgspec.Struct, frozen=True):
     probability: float = 1.0
 
 
-class Segment(Message):
+class Segment(Message, frozen=True):
     """A finished stretch of transcript; fields as in OpenAI's verbose_json, times in seconds."""
 
     job: int
@@ -128,7 +128,7 @@ class Segment(Message):
     words: list[Word] = []
 
 
-class AudioStart(Message):
+class AudioStart(Message, frozen=True):
     """Sent once before the first chunk. `tempo` is the speed factor that the engine could not apply itself."""
 
     job: int
@@ -136,14 +136,14 @@ class AudioStart(Message):
     tempo: float = 1.0
 
 
-class AudioChunk(Message):
+class AudioChunk(Message, frozen=True):
     """Mono s16le PCM at AudioStart.sample_rate."""
 
     job: int
     pcm: bytes
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """The job ended well. `language` is what was recognised (ISO 639-1); `engine_s` is seconds in the engine."""
 
     job: int
@@ -152,7 +152,7 @@ class Done(Message):
     aborted: bool = False
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """A job failed, or, with job 0, the process could not come up."""
 
     error: ErrorBody

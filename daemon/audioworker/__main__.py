@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 
-from audioworker import process
+from audioproto import process
 from audioworker.zygote import Zygote
 
 

@@ -134,4 +134,3 @@ def _samples(descriptor: int, count: int) -> Audio:
             return np.frombuffer(mapped, "<i2", count).astype(np.float32) / np.float32(32768.0)
     finally:
         os.close(descriptor)
-

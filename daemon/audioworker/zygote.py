@@ -14,10 +14,11 @@ import sys
 import time
 import traceback
 
+from audioproto import process
 from audioproto.types import Hold
 from audioproto.worker import Exited, Failed, Fork, Forked, Init, Prepared, ToZygote
 from audioworker import engine as engines
-from audioworker import process, worker
+from audioworker import worker
 from audioworker.channel import Channel
 
 

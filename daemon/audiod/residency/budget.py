@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from audioproto.types import Residency
 from audiod.residency.events import Limits, Resource
 from audiod.residency.machine import HAS_ZYGOTE, ModelState
+from audioproto.types import Residency
 
 
 def capacity(limits: Limits, resource: Resource) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from audiod.residency.events import Profile
 from audioproto.errors import AudiodError
 from audioproto.types import Residency
-from audiod.residency.events import Profile
 
 S = Residency
 

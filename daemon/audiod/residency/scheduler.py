@@ -11,17 +11,6 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 
-from audioproto.errors import (
-    AudiodError,
-    BadRequest,
-    Draining,
-    ModelFailed,
-    ModelNotFound,
-    ModelTooLarge,
-    QueueFull,
-    QueueTimeout,
-)
-from audioproto.types import Residency as S
 from audiod.residency import budget
 from audiod.residency.events import (
     Announce,
@@ -58,6 +47,17 @@ from audiod.residency.events import (
 )
 from audiod.residency.machine import ModelState
 from audiod.residency.policy import Candidate, choose_victims
+from audioproto.errors import (
+    AudiodError,
+    BadRequest,
+    Draining,
+    ModelFailed,
+    ModelNotFound,
+    ModelTooLarge,
+    QueueFull,
+    QueueTimeout,
+)
+from audioproto.types import Residency as S
 
 _UNKNOWN_LOAD_S = 5.0
 """Assumed load time for Retry-After before a model has ever been loaded."""
@@ -90,7 +90,9 @@ class Scheduler:
     def estimate_wait_s(self, model: str) -> float:
         """Seconds until one more request for `model` would be served, from what loads and leases took so far."""
         state = self.models[model]
-        ahead = sum((len(m.waiters) + len(m.leases)) * m.service_s / m.profile.concurrency for m in self.models.values())
+        ahead = sum(
+            (len(m.waiters) + len(m.leases)) * m.service_s / m.profile.concurrency for m in self.models.values()
+        )
         load = 0.0 if state.state is S.READY else state.load_s or _UNKNOWN_LOAD_S
         return max(1.0, min(120.0, ahead + load))
 

@@ -10,8 +10,7 @@ import random
 from collections import Counter
 
 import pytest
-from audioproto.errors import BadRequest, ModelFailed
-from audioproto.types import Residency as S
+
 from audiod.residency import budget
 from audiod.residency.events import (
     Cancelled,
@@ -45,6 +44,8 @@ from audiod.residency.events import (
     ZygoteStopped,
 )
 from audiod.residency.scheduler import Scheduler
+from audioproto.errors import BadRequest, ModelFailed
+from audioproto.types import Residency as S
 
 TRACES = 2500
 EVENTS_A_TRACE = 120
@@ -214,7 +215,9 @@ class Trace:
                 self.now += 1.0
                 self.feed(Released(request))
             elif self.scheduler.queue_length or set(self.finished) != self.operations:
-                assert self.scheduler.next_wakeup < math.inf, "someone is stranded: nothing under way, no time to wait for"
+                assert self.scheduler.next_wakeup < math.inf, (
+                    "someone is stranded: nothing under way, no time to wait for"
+                )
                 self.now = max(self.now, self.scheduler.next_wakeup)
                 self.feed(TimePassed())
             else:

@@ -1,6 +1,6 @@
-"""What a process of ours asks of the kernel: die with its parent, lead its own group, carry a name.
+"""What a process of ours asks of the kernel: die with its parent, carry a name, never gain privileges.
 
-Linux only, through prctl(2); nothing here knows engines or messages.
+Linux only, through prctl(2); standard library only; knows neither engines, media nor messages.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -24,3 +25,8 @@ def die_with_parent(parent: int) -> None:
 def set_name(name: str) -> None:
     """The name that `ps -o comm` and `top` show; the kernel keeps 15 bytes."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def forbid_new_privileges() -> None:
+    """From here on no set-uid program can raise this process's rights, nor those of its children."""
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -1,0 +1,89 @@
+"""`audioctl models`: what the catalogue offers and what of it is installed; `models pull` installs.
+
+Fetches nothing itself; the daemon builds the runtime and fetches the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from audioctl.client import Client, decode
+from audioctl.output import Cell, Column, Output, clean, size
+from audioctl.progress import follow
+from audioproto.control import GetModels, ModelInfo, ModelList, Pull
+from audioproto.errors import BadRequest
+
+SUMMARY = "list the catalogue, or install models from it"
+EXAMPLES = (
+    ("audioctl models", "every model that the daemon knows, installed or not"),
+    ("audioctl models pull whisper-base hibari", "install two of them, with progress"),
+    ("audioctl models --names", "names, one a line, as shell completion wants them"),
+)
+
+COLUMNS = (
+    Column("MODEL", least=8),
+    Column("TASK"),
+    Column("ENGINE", least=6),
+    Column("INSTALLED"),
+    Column("LANGUAGES", least=9),
+    Column("VOICES", right=True),
+    Column("ALIASES", least=7),
+)
+
+LANGUAGES_SHOWN = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "pull"), default="list", help="list is what happens without"
+    )
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="models to pull")
+    parser.add_argument("--names", action="store_true", help="print names only")
+
+
+def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
+    if arguments.action == "pull":
+        if not arguments.models:
+            raise BadRequest("pull which models?", hint="audioctl models")
+        return follow({model: Pull(model) for model in arguments.models}, client, out, wait=True)
+    if arguments.models:
+        raise BadRequest("list takes no model", hint="audioctl models list")
+    body = client.call(GetModels())
+    models = decode(body, ModelList).models
+    if arguments.names:
+        for model in models:
+            out.line(clean(model.model))
+    elif out.json:
+        out.document(body)
+    else:
+        out.line("\n".join(render(models, out)))
+    return 0
+
+
+def render(models: list[ModelInfo], out: Output) -> list[str]:
+    """The table, and below it how to get what is not installed."""
+    lines = out.table(COLUMNS, [_row(model) for model in models])
+    for model in models:
+        if not model.installed:
+            lacking = f"lacks {clean(model.missing)}" if model.missing else "is not installed"
+            download = f", {size(model.download_bytes)} to fetch" if model.download_bytes else ""
+            name = clean(model.model)
+            lines += ["", f"{name} {lacking}{download}", f"  try: audioctl models pull {name}"]
+    return lines
+
+
+def _row(model: ModelInfo) -> list[str | Cell]:
+    return [
+        model.model,
+        model.task,
+        model.engine,
+        Cell("yes", "green") if model.installed else Cell("no", "yellow"),
+        _languages(model.languages),
+        str(len(model.voices)) if model.voices else "-",
+        " ".join(model.aliases) or "-",
+    ]
+
+
+def _languages(languages: list[str]) -> str:
+    more = len(languages) - LANGUAGES_SHOWN
+    return " ".join([*languages[:LANGUAGES_SHOWN], *([f"+{more}"] if more > 0 else [])]) or "-"

@@ -1,0 +1,142 @@
+"""`audioctl status`: the models, the memory they hold, and what went wrong with those that failed.
+
+Only shows; every number is the daemon's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+from audioctl.client import Client, decode
+from audioctl.output import Cell, Column, Output, bar, clean, duration, size
+from audioproto.control import GetStatus, Memory, ModelStatus, Status
+from audioproto.types import Residency
+
+SUMMARY = "show models, memory and what failed"
+EXAMPLES = (
+    ("audioctl status", "one look"),
+    ("audioctl status --watch", "keep looking, every second, until Ctrl-C"),
+    ("audioctl --json status | jq '.models[] | select(.state == \"failed\")'", "for scripts"),
+)
+
+COLUMNS = (
+    Column("MODEL", least=8),
+    Column("ENGINE", least=6),
+    Column("STATE"),
+    Column("MEMORY", right=True),
+    Column("PID", right=True),
+    Column("LEASES", right=True),
+    Column("QUEUE", right=True),
+    Column("IDLE", right=True),
+    Column("EXPIRES", right=True),
+)
+
+COLOURS = {
+    Residency.READY: "green",
+    Residency.FAILED: "red",
+    Residency.PARKED: "cyan",
+    Residency.UNLOADED: "dim",
+}
+"""States in which a model stays; all others are under way."""
+
+LOG_LINES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=_interval_s,
+        const=1.0,
+        help="show it again every second, or so many seconds, until Ctrl-C",
+    )
+
+
+def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
+    while True:
+        body = client.call(GetStatus())
+        status = decode(body, Status)
+        if arguments.watch is None:
+            if out.json:
+                out.document(body)
+            else:
+                out.line("\n".join(render(status, out)))
+            return 0
+        if out.json:
+            out.json_line(body)
+        else:
+            out.redraw(render(status, out))
+        time.sleep(arguments.watch)
+
+
+def render(status: Status, out: Output) -> list[str]:
+    """The lines of the whole page."""
+    lines = out.table(COLUMNS, [_row(model) for model in status.models])
+    lines.append("")
+    for memory in status.memory:
+        lines += _memory(memory)
+    zygotes = [model.host_bytes for model in status.models if model.host_bytes]
+    if zygotes:
+        lines.append(f"{'host':8} {size(sum(zygotes))} of host memory held by {_count(len(zygotes), 'zygote')}")
+    lines.append(f"{'http':8} {clean(' '.join(status.http)) or 'not served'}")
+    facts = [status.version, f"pid {status.pid}", f"up {duration(status.uptime_s)}"]
+    if status.queue:
+        facts.append(f"{_count(status.queue, 'request')} waiting")
+    facts.append(clean(status.config) or "no configuration file")
+    lines.append(f"{'audiod':8} {', '.join(facts)}")
+    if status.draining:
+        lines.append(out.paint("draining: no new work is admitted; `audioctl undrain` ends it", "yellow"))
+    for model in status.models:
+        if model.state is Residency.FAILED:
+            lines += _failure(model, out)
+    return lines
+
+
+def _row(model: ModelStatus) -> list[str | Cell]:
+    present = model.state is not Residency.UNLOADED
+    pid = model.worker_pid or model.zygote_pid
+    return [
+        model.model,
+        model.engine,
+        Cell(model.state, COLOURS.get(model.state, "yellow")),
+        size(model.device_bytes) if model.device_bytes else "-",
+        str(pid) if pid else "-",
+        str(model.leases) if present else "-",
+        str(model.queue) if present or model.queue else "-",
+        "-" if model.idle_s is None else duration(model.idle_s),
+        "pinned" if model.pinned else "-" if model.expires_s is None else duration(model.expires_s),
+    ]
+
+
+def _memory(memory: Memory) -> list[str]:
+    indent = " " * 9
+    return [
+        f"{clean(memory.device):8} {bar(memory.reserved_bytes, memory.budget_bytes)} "
+        f"{size(memory.reserved_bytes)} of {size(memory.budget_bytes)} budget used",
+        f"{indent}{clean(memory.name)}: {size(memory.available_bytes)} of {size(memory.total_bytes)} free",
+    ]
+
+
+def _failure(model: ModelStatus, out: Output) -> list[str]:
+    name = clean(model.model)
+    lines = ["", out.paint(f"{name} failed: {clean(model.reason) or 'no reason given'}", "red")]
+    lines += [f"  | {clean(line)}" for line in model.log[-LOG_LINES:]]
+    lines.append(f"  try: audioctl load {name}")
+    return lines
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _interval_s(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+_interval_s.__name__ = "interval"  # argparse names the type in its message

@@ -1,0 +1,96 @@
+"""The aiohttp application: the list of routes, and what happens around every request.
+
+Adding a route is one line in ROUTES. Everything around a request (its id, its log line, its metrics, its errors) is
+here once, so that handlers hold nothing but their own matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from audiod.api import errors, health, models, speech, transcriptions
+from audiod.api.services import BEGUN, MODEL, SERVICES, Services
+from audiod.logs import request_id
+from audioproto.errors import AudiodError
+
+logger = logging.getLogger(__name__)
+
+JSON_BODY_BYTES = 1024 * 1024
+"""Largest body of a request that is not an upload."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ROUTES: list[web.RouteDef] = [
+    web.post("/v1/audio/transcriptions", transcriptions.transcribe),
+    web.post("/v1/audio/speech", speech.speak),
+    web.get("/v1/audio/voices", models.list_voices),
+    web.get("/v1/models", models.list_models),
+    web.get("/v1/models/{model:.+}", models.get_model),
+    web.get("/health", health.health),
+    web.get("/health/live", health.live),
+    web.get("/health/ready", health.ready),
+    web.get("/metrics", health.metrics),
+]
+
+
+@web.middleware
+async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id, answer its errors, write its log line and count it."""
+    identity = f"req_{uuid.uuid4().hex}"
+    request_id.set(identity)
+    started = time.monotonic()
+    status = 499  # nginx's number for "the client left", which no one will ever be sent
+    try:
+        response = await _answer(request, handler)
+        status = response.status
+        return response
+    finally:
+        took_s = time.monotonic() - started
+        path = request.match_info.route.resource.canonical if request.match_info.route.resource else "unknown"
+        model = request.get(MODEL, "")
+        request.app[SERVICES].metrics.observe_request(path, model, status, took_s)
+        if not path.startswith(("/health", "/metrics")):
+            extra = {"model": model, "status": status, "seconds": round(took_s, 3)}
+            logger.info("%s %s %d %.3f s", request.method, request.path, status, took_s, extra=extra)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except AudiodError as error:
+        failure = error
+    except web.HTTPException as error:
+        failure = errors.from_http(error)
+    except asyncio.CancelledError:
+        raise
+    except ConnectionError:
+        raise  # the client has gone; aiohttp closes up
+    except Exception:
+        logger.exception("unexpected error in %s %s", request.method, request.path)
+        failure = AudiodError("internal error; the log has the details under this request's id")
+    if (begun := request.get(BEGUN)) is not None:
+        # Too late for a status: cut the connection, so that the client does not take half an answer for a whole one.
+        logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
+        if request.transport is not None:
+            request.transport.abort()
+        return begun
+    return errors.response(failure)
+
+
+async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["x-request-id"] = request_id.get()
+
+
+def build(services: Services) -> web.Application:
+    """The HTTP application on `services`."""
+    app = web.Application(middlewares=[around], client_max_size=JSON_BODY_BYTES)
+    app[SERVICES] = services
+    app.on_response_prepare.append(_stamp)
+    app.add_routes(ROUTES)
+    return app

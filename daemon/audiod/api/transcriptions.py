@@ -1,0 +1,150 @@
+"""POST /v1/audio/transcriptions: an upload in any format that FFmpeg reads, its words out.
+
+Parses the form and leases a model; decoding is media's, recognition the engine's, shapes are transcripts.py's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from aiohttp import BodyPartReader, web
+
+from audiod.api import transcripts
+from audiod.api.services import MODEL, SERVICES
+from audiod.media.pool import Pcm
+from audiod.media.upload import Upload
+from audioproto.errors import BadRequest, WorkerDied
+from audioproto.worker import Done, Segment, Transcribe
+
+FIELD_BYTES = 64 * 1024
+"""Longest text field of the form."""
+
+GRANULARITIES = ("word", "segment")
+_READ_BYTES = 256 * 1024
+
+
+@dataclass(slots=True)
+class Form:
+    """The multipart form as read: the file in memory outside the heap, and the text fields by name."""
+
+    upload: Upload
+    fields: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    has_file: bool = False
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.fields[name][-1] if self.fields.get(name) else default
+
+
+async def read_form(request: web.Request, limit_bytes: int) -> Form:
+    """Read the whole form; the caller closes `upload`. Fields may come before or after the file.
+
+    Raises BadRequest for anything but a form, UploadTooLarge.
+    """
+    if not request.content_type.startswith("multipart/"):
+        raise BadRequest("send multipart/form-data with the fields file and model")
+    form = Form(Upload(limit_bytes))
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader):
+                raise BadRequest("a part of the form is itself multipart")
+            if part.name == "file":
+                form.has_file = True
+                while chunk := await part.read_chunk(_READ_BYTES):
+                    form.upload.write(part.decode(chunk))
+            elif part.name:
+                form.fields[part.name].append(await _text(part))
+    except (ValueError, AssertionError) as error:  # what aiohttp raises on a malformed body
+        form.upload.close()
+        raise BadRequest(f"the multipart body is malformed: {error}") from error
+    except BaseException:
+        form.upload.close()
+        raise
+    return form
+
+
+async def _text(part: BodyPartReader) -> str:
+    collected = bytearray()
+    while chunk := await part.read_chunk():
+        collected += chunk
+        if len(collected) > FIELD_BYTES:
+            raise BadRequest(f"the field {part.name} is longer than {FIELD_BYTES} bytes", param=part.name or "")
+    try:
+        return collected.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the field {part.name} is not UTF-8", param=part.name or "") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The checked text fields."""
+
+    model: str
+    response_format: str
+    language: str
+    prompt: str
+    temperature: float
+    granularities: tuple[str, ...]
+
+
+def check(form: Form) -> Asked:
+    """Raises BadRequest naming the field at fault."""
+    if not form.has_file:
+        raise BadRequest("the form has no file", param="file")
+    model = form.text("model")
+    if not model:
+        raise BadRequest("the form has no model", param="model")
+    response_format = form.text("response_format", "json")
+    if response_format not in transcripts.FORMATS:
+        known = ", ".join(transcripts.FORMATS)
+        raise BadRequest(f"response_format must be one of {known}", param="response_format")
+    try:
+        temperature = float(form.text("temperature", "0"))
+    except ValueError:
+        temperature = math.nan
+    if not 0 <= temperature <= 1:
+        raise BadRequest("temperature must be a number from 0 to 1", param="temperature")
+    named = form.fields.get("timestamp_granularities[]") or form.fields.get("timestamp_granularities") or ["segment"]
+    for granularity in named:
+        if granularity not in GRANULARITIES:
+            raise BadRequest("timestamp_granularities[] must be word or segment", param="timestamp_granularities[]")
+    return Asked(model, response_format, form.text("language"), form.text("prompt"), temperature, tuple(named))
+
+
+async def transcribe(request: web.Request) -> web.StreamResponse:
+    """Answer in the response_format asked for. A worker that dies meanwhile is forgiven once."""
+    services = request.app[SERVICES]
+    form = await read_form(request, services.config.server.upload_limit)
+    with form.upload:
+        asked = check(form)
+        entry = services.library.transcriber(asked.model)
+        request[MODEL] = entry.id
+        pcm = await services.media.decode(form.upload)
+    with pcm:
+        work = Transcribe(
+            0, pcm.samples, asked.language, asked.prompt, asked.temperature, words="word" in asked.granularities
+        )
+        try:
+            segments, language = await _recognise(request, entry.id, work, pcm)
+        except WorkerDied:
+            segments, language = await _recognise(request, entry.id, work, pcm)
+        duration_s = pcm.duration_s
+    body = transcripts.render(asked.response_format, segments, language, duration_s, asked.granularities)
+    return web.Response(body=body, content_type=transcripts.FORMATS[asked.response_format], charset="utf-8")
+
+
+async def _recognise(request: web.Request, model: str, work: Transcribe, pcm: Pcm) -> tuple[list[Segment], str]:
+    services = request.app[SERVICES]
+    segments: list[Segment] = []
+    language = ""
+    async with services.manager.lease(model, services.config.residency.queue_timeout) as worker:
+        async with worker.run(work, pcm.fd) as job:
+            async for message in job:
+                if isinstance(message, Segment):
+                    segments.append(message)
+                elif isinstance(message, Done):
+                    language = message.language
+                    services.metrics.observe_audio(model, pcm.duration_s, message.engine_s)
+    return segments, language

@@ -1,0 +1,210 @@
+"""The configuration: TOML into frozen structs, with AUDIOD_* overrides. An unknown key is an error with its path.
+
+Reads and checks; starts nothing. Every key is shown, with its default, in etc/audiod.toml, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from audiod import units
+from audiod.models.install import Places
+from audiod.units import ByteSize, Duration
+from audioproto.control import DEFAULT_SOCKET
+from audioproto.errors import ConfigInvalid
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections."""
+
+
+class Server(Section, frozen=True):
+    """[server]: the HTTP API."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    upload_limit: ByteSize = ByteSize(50 * 10**6)
+    """Largest upload; beyond it 413."""
+    input_characters: int = 4096
+    """Longest text to speak, as OpenAI's."""
+
+
+class Control(Section, frozen=True):
+    """[control]: the Unix socket that audioctl speaks to."""
+
+    socket: str = DEFAULT_SOCKET
+    group: str = "audiod"
+    """Members may operate; everyone else who can open the socket may read. Ignored where there is no such group."""
+
+
+class Storage(Section, frozen=True):
+    """[storage]: where things are kept. Empty means a folder of that name in `state_dir`."""
+
+    state_dir: str = "/var/lib/audiod"
+    runtimes_dir: str = ""
+    models_dir: str = ""
+
+
+class Residency(Section, frozen=True):
+    """[residency]: who is in memory, and for how long."""
+
+    device: Literal["cpu"] = "cpu"
+    budget: ByteSize = ByteSize(0)
+    """Memory for loaded models; 0 is half of the host's."""
+    park_budget: ByteSize = ByteSize(0)
+    """Host memory for parked models; 0 is a quarter of the host's."""
+    keep_alive: Duration = Duration(300)
+    park_keep_alive: Duration = Duration(3600)
+    queue_requests: int = 512
+    queue_timeout: Duration = Duration(60)
+    max_switch_wait: Duration = Duration(20)
+    start_timeout: Duration = Duration(120)
+    threads: int = 0
+    """CPU threads for a model that does not say; 0 is one for each core the daemon may use."""
+
+
+class Media(Section, frozen=True):
+    """[media]: the processes that decode and encode audio."""
+
+    max_audio: Duration = Duration(7200)
+    decode_timeout: Duration = Duration(60)
+    processes: int = 8
+    idle: Duration = Duration(60)
+
+
+class Logging(Section, frozen=True):
+    """[logging]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Mirrors(Section, frozen=True):
+    """[mirrors]: empty means what the host's own pip and npm are set to."""
+
+    hub: str = "https://huggingface.co"
+
+
+DEFAULT_ALIASES = {
+    "whisper-1": ["whisper-base"],
+    "gpt-4o-transcribe": ["whisper-base"],
+    "gpt-4o-mini-transcribe": ["whisper-base"],
+    "tts-1": ["hibari", "kokoro-82m"],
+    "tts-1-hd": ["hibari", "kokoro-82m"],
+    "gpt-4o-mini-tts": ["hibari", "kokoro-82m"],
+}
+"""OpenAI's names, so that a client works with nothing but another base URL."""
+
+
+class Config(Section, frozen=True):
+    """The whole file. `aliases` maps a name that clients use to models, tried in order."""
+
+    server: Server = Server()
+    control: Control = Control()
+    storage: Storage = Storage()
+    residency: Residency = Residency()
+    media: Media = Media()
+    logging: Logging = Logging()
+    mirrors: Mirrors = Mirrors()
+    aliases: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_ALIASES))
+    file: str = ""
+    """Where it was read from; not a key."""
+
+    @property
+    def state_dir(self) -> Path:
+        return Path(self.storage.state_dir).absolute()
+
+    @property
+    def runtimes_dir(self) -> Path:
+        return Path(self.storage.runtimes_dir or self.state_dir / "runtimes").absolute()
+
+    @property
+    def models_dir(self) -> Path:
+        return Path(self.storage.models_dir or self.state_dir / "models").absolute()
+
+    @property
+    def catalogue_dir(self) -> Path:
+        """models.d beside the configuration file, else the one that came with the program."""
+        beside = Path(self.file).parent / "models.d"
+        return beside if self.file and beside.is_dir() else share_dir() / "etc" / "models.d"
+
+    @property
+    def places(self) -> Places:
+        """The directories that installing works in."""
+        locks_dir = share_dir() / "packaging" / "locks"
+        return Places(locks_dir, self.runtimes_dir, self.models_dir, self.mirrors.hub)
+
+
+SHORT_NAMES = {
+    "AUDIOD_HOST": ("server", "host"),
+    "AUDIOD_PORT": ("server", "port"),
+    "AUDIOD_SOCKET": ("control", "socket"),
+    "AUDIOD_STATE_DIR": ("storage", "state_dir"),
+}
+"""Beside these, every key of a section has AUDIOD_<SECTION>_<KEY>."""
+
+_NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY"}
+
+
+def share_dir() -> Path:
+    """Where etc/ and packaging/locks/ are: inside the installed package, or the top of a checkout."""
+    packaged = Path(__file__).parent / "share"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2]
+
+
+def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
+    """Read `file` (None: defaults only), then the environment, then `overrides` (named like the environment).
+
+    Raises ConfigInvalid naming the file and the key's path.
+    """
+    data: dict[str, Any] = {}
+    if file is not None:
+        try:
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigInvalid(f"cannot read {file}: {error.strerror}", hint="audiod --help") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigInvalid(f"{file} is not TOML: {error}") from error
+    if "file" in data:
+        raise ConfigInvalid(f"{file}: Object contains unknown field `file`")
+    for name, value in {**environment, **(overrides or {})}.items():
+        if name.startswith("AUDIOD_") and name not in _NOT_KEYS:
+            section, key = _key_of(name)
+            data.setdefault(section, {})[key] = value
+    try:
+        config = msgspec.convert(data, Config, strict=False, dec_hook=units.decode)
+    except msgspec.ValidationError as error:
+        raise ConfigInvalid(f"{file or 'configuration'}: {error}", hint=f"audiod check-config {file or ''}") from error
+    return msgspec.structs.replace(config, file=str(file) if file else "")
+
+
+def _key_of(variable: str) -> tuple[str, str]:
+    if variable in SHORT_NAMES:
+        return SHORT_NAMES[variable]
+    for section in Config.__struct_fields__:
+        kind = getattr(Config, "__annotations__", {}).get(section, "")
+        prefix = f"AUDIOD_{section.upper()}_"
+        if variable.startswith(prefix) and isinstance(kind, str) and kind in globals():
+            key = variable.removeprefix(prefix).lower()
+            if key in globals()[kind].__struct_fields__:
+                return section, key
+    raise ConfigInvalid(f"{variable} in the environment is no setting of audiod", hint="man audiod.toml")
+
+
+def default_file(environment: Mapping[str, str]) -> Path | None:
+    """AUDIOD_CONFIG, else /etc/audiod/audiod.toml where there is one, else none."""
+    if named := environment.get("AUDIOD_CONFIG"):
+        return Path(named)
+    installed = Path("/etc/audiod/audiod.toml")
+    return installed if installed.exists() else None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,244 @@
+"""What each control request does. Permission has been checked; errors are rendered by the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from audiod.api.services import Services
+from audiod.residency import budget
+from audiod.residency.events import Resource
+from audiod.residency.machine import ModelState
+from audiod.supervisor import memory
+from audioproto import PROTOCOL_VERSION, __version__
+from audioproto.control import (
+    Drain,
+    Event,
+    GetModels,
+    GetStatus,
+    GetVersion,
+    Load,
+    Memory,
+    ModelInfo,
+    ModelList,
+    ModelStatus,
+    Outcome,
+    Park,
+    Progress,
+    Pull,
+    Reload,
+    Request,
+    Status,
+    Undrain,
+    Unload,
+    Version,
+    WatchEvents,
+)
+from audioproto.errors import AudiodError
+from audioproto.types import Residency
+
+
+class Control:
+    """The handlers and what they need. `reload` re-reads the configuration; `pull` installs a model, with progress."""
+
+    def __init__(
+        self,
+        services: Services,
+        http: list[str],
+        reload: Callable[[], Awaitable[str]],
+        pull: Callable[[str, Callable[[str], None]], Awaitable[None]],
+    ) -> None:
+        self._services = services
+        self._http = http
+        self._reload = reload
+        self._pull = pull
+        self._started = time.monotonic()
+
+    @property
+    def operator_group(self) -> str:
+        return self._services.config.control.group
+
+    async def handle(self, asked: Request, http: web.Request) -> web.StreamResponse:
+        """Answer one request. Raises AudiodError before the answer has begun."""
+        manager = self._services.manager
+        match asked:
+            case GetStatus():
+                return _json(await self._status())
+            case GetModels():
+                return _json(self._models())
+            case GetVersion():
+                return _json(Version(__version__, PROTOCOL_VERSION))
+            case Load(model):
+                self._services.library.require_installed(model)
+                return await self._progress(http, manager.load(model), f"{model} is ready", model)
+            case Park(model):
+                self._services.library.require_installed(model)
+                return await self._progress(http, manager.park(model), f"{model} is parked", model)
+            case Unload(model, force):
+                self._services.library.entry(model)
+                unload = manager.unload(model, force=force)
+                return await self._progress(http, unload, f"{model} is unloaded", model)
+            case Drain():
+                return await self._progress(http, manager.drain(), "drained: all admitted work is done", "")
+            case Undrain():
+                manager.undrain()
+                return _json(Outcome("new work is admitted"))
+            case Reload():
+                return _json(Outcome(await self._reload()))
+            case Pull(model):
+                self._services.library.entry(model)
+                return await self._pulling(http, model)
+            case WatchEvents():
+                return await self._events(http)
+        raise AudiodError(f"no handler for {type(asked).__name__}")
+
+    # --- streams ------------------------------------------------------------------------------------------------
+
+    async def _progress(self, http: web.Request, work: Awaitable[None], success: str, model: str) -> web.StreamResponse:
+        """Run an operation, telling every transition of `model` meanwhile. The daemon goes on with it if the caller leaves."""
+        response = await _begin(http)
+        await _line(response, Progress("accepted"))
+        with self._services.manager.listen() as happenings:
+            async with asyncio.TaskGroup() as tasks:
+                telling = tasks.create_task(_tell(response, happenings, model))
+                last = await _outcome(work, success)
+                telling.cancel()
+        await _line(response, last)
+        return response
+
+    async def _pulling(self, http: web.Request, model: str) -> web.StreamResponse:
+        response = await _begin(http)
+        lines: asyncio.Queue[str] = asyncio.Queue()
+
+        async def tell() -> None:
+            while True:
+                await _line(response, Progress(await lines.get()))
+
+        async with asyncio.TaskGroup() as tasks:
+            telling = tasks.create_task(tell())
+            last = await _outcome(self._pull(model, lines.put_nowait), f"{model} is installed")
+            telling.cancel()
+        self._services.manager.publish("pull", last.message, model)
+        await _line(response, last)
+        return response
+
+    async def _events(self, http: web.Request) -> web.StreamResponse:
+        response = await _begin(http)
+        with self._services.manager.listen() as happenings:
+            while True:
+                await response.write(msgspec.json.encode(await happenings.get()) + b"\n")
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    async def _status(self) -> Status:
+        services = self._services
+        scheduler = services.manager.scheduler
+        total, available = await asyncio.to_thread(memory.host_memory_bytes)
+        now = services.manager.now()
+        return Status(
+            version=__version__,
+            protocol=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - self._started,
+            http=self._http,
+            config=services.config.file,
+            draining=scheduler.draining,
+            queue=scheduler.queue_length,
+            memory=[
+                Memory(
+                    device=services.config.residency.device,
+                    name="host memory",
+                    total_bytes=total,
+                    available_bytes=available,
+                    budget_bytes=scheduler.limits.device_bytes,
+                    reserved_bytes=budget.reserved(scheduler.models.values(), Resource.DEVICE),
+                )
+            ],
+            models=[self._model_status(state, now) for state in scheduler.models.values()],
+        )
+
+    def _model_status(self, state: ModelState, now: float) -> ModelStatus:
+        entry = self._services.library.entry(state.model)
+        processes = self._services.manager.processes.get(state.model)
+        keep_s = {
+            Residency.READY: state.profile.keep_alive_s,
+            Residency.PARKED: state.profile.park_keep_alive_s,
+        }.get(state.state, -1.0)
+        resting = state.idle and state.state in (Residency.READY, Residency.PARKED)
+        expires = resting and keep_s >= 0 and not state.profile.pinned
+        return ModelStatus(
+            model=state.model,
+            engine=entry.engine,
+            task=entry.task,
+            state=state.state,
+            device=self._services.config.residency.device,
+            device_bytes=budget.holds(state, Resource.DEVICE),
+            host_bytes=budget.holds(state, Resource.HOST),
+            zygote_pid=processes.zygote.pid if processes and processes.zygote else None,
+            worker_pid=processes.worker.pid if processes and processes.worker else None,
+            leases=len(state.leases),
+            queue=len(state.waiters),
+            idle_s=max(0.0, now - state.idle_since) if resting else None,
+            expires_s=max(0.0, state.idle_since + keep_s - now) if expires else None,
+            pinned=state.profile.pinned,
+            reason=state.reason,
+            log=processes.last_log if processes and state.state is Residency.FAILED else [],
+        )
+
+    def _models(self) -> ModelList:
+        library = self._services.library
+        infos = []
+        for entry in library.entries.values():
+            missing = library.missing(entry)
+            infos.append(
+                ModelInfo(
+                    model=entry.id,
+                    engine=entry.engine,
+                    task=entry.task,
+                    description=entry.description,
+                    languages=entry.languages,
+                    voices=list(entry.voices),
+                    aliases=library.aliases_of(entry.id),
+                    licence=entry.licence,
+                    installed=not missing,
+                    missing=missing,
+                )
+            )
+        return ModelList(infos)
+
+
+async def _outcome(work: Awaitable[None], success: str) -> Progress:
+    """The last line about `work`."""
+    try:
+        await work
+    except AudiodError as error:
+        return Progress(error.message, error=error.body())
+    return Progress(success, done=True)
+
+
+async def _tell(response: web.StreamResponse, happenings: asyncio.Queue[Event], model: str) -> None:
+    while True:
+        happening = await happenings.get()
+        if happening.kind == "state" and happening.model == model:
+            await _line(response, Progress(f"{happening.state} ({happening.message})"))
+
+
+async def _begin(http: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(http)
+    return response
+
+
+async def _line(response: web.StreamResponse, progress: Progress) -> None:
+    with contextlib.suppress(ConnectionError):  # the caller has left; the work goes on
+        await response.write(msgspec.json.encode(progress) + b"\n")
+
+
+def _json(body: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

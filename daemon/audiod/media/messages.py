@@ -1,0 +1,92 @@
+"""What the daemon and a media process say to each other: one msgpack message in each packet.
+
+Over Unix SOCK_SEQPACKET, which keeps messages whole and their descriptors with them, so no framing is needed. A
+process serves one job: after Started come a Decode or an Encode, and after Encode its Feeds and a Finish.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+from audiod.media.formats import SpeechFormat
+from audioproto.errors import ErrorBody
+
+PIECE_BYTES = 64 * 1024
+"""Most audio in one message, well under the smallest usual socket buffer (net.core.wmem_default, 208 KiB)."""
+
+PACKET_BYTES = PIECE_BYTES + 4096
+"""Room for any message."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Base of all messages; the class name is the tag."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the process may use, beyond what it was forked with."""
+
+    memory_bytes: int
+    cpu_s: int
+    file_bytes: int
+
+
+# --- from the daemon ------------------------------------------------------------------------------------------------
+
+
+class Decode(Message, frozen=True):
+    """Decode the first descriptor sent along into the second. Answered by Decoded or Refused."""
+
+    limits: Limits
+    max_audio_s: float
+
+
+class Encode(Message, frozen=True):
+    """Be an encoder for mono s16le PCM of `rate_hz`, played `tempo` times as fast at the same pitch."""
+
+    limits: Limits
+    format: SpeechFormat
+    rate_hz: int
+    tempo: float
+
+
+class Feed(Message, frozen=True):
+    """At most PIECE_BYTES of whole samples. Answered by Encoded, at least once."""
+
+    pcm: bytes
+
+
+class Finish(Message, frozen=True):
+    """No more is coming. Answered by Encoded, at least once."""
+
+
+ToProcess = Union[Decode, Encode, Feed, Finish]
+
+# --- from the process -----------------------------------------------------------------------------------------------
+
+
+class Started(Message, frozen=True):
+    """Forked, and waiting for its job. Comes with a pidfd of the process, to kill it by."""
+
+
+class Decoded(Message, frozen=True):
+    """Mono s16le PCM at 16 kHz was written, `samples` of it."""
+
+    samples: int
+
+
+class Refused(Message, frozen=True):
+    """The upload cannot be decoded, and why."""
+
+    error: ErrorBody
+
+
+class Encoded(Message, frozen=True):
+    """A piece of what is ready; `more` pieces follow before the next request is read."""
+
+    data: bytes
+    more: bool = False
+
+
+FromProcess = Union[Started, Decoded, Refused, Encoded]

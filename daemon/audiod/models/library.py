@@ -1,0 +1,133 @@
+"""The models as a request sees them: by id or alias, installed or not, and which one speaks a given text.
+
+Pure choices over the catalogue; whether files are there is models/install.py's and runtimes/build.py's to say.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from audiod.models.catalogue import ModelEntry
+from audioproto.errors import ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound
+from audioproto.types import Task
+
+OPENAI_VOICES = frozenset(
+    "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar".split()  # noqa: SIM905
+)
+"""Answered by every speech model, with its default voice where it has no better one."""
+
+_HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+
+
+def scripts_of(text: str) -> frozenset[str]:
+    """The scripts in `text`, of those that models declare."""
+    found = {name for name, pattern in (("han", _HAN), ("latin", _LATIN)) if pattern.search(text)}
+    return frozenset(found)
+
+
+class Library:
+    """The catalogue with its aliases. `look` says what a model lacks to be used, or "".
+
+    What it said is remembered, because it reads the disk; `look_again` after something was installed.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, ModelEntry],
+        aliases: Mapping[str, list[str]],
+        look: Callable[[ModelEntry], str],
+    ) -> None:
+        self.entries = dict(entries)
+        self.aliases = {alias: [m for m in models if m in entries] for alias, models in aliases.items()}
+        self._look = look
+        self._missing: dict[str, str] = {}
+        self.look_again()
+        self.created = int(time.time())
+        """Unix time that models are said to be created at; OpenAI's clients only want an integer."""
+
+    def look_again(self) -> None:
+        """See anew what is installed. Reads the disk: not for the event loop."""
+        self._missing = {model: self._look(entry) for model, entry in self.entries.items()}
+
+    def missing(self, entry: ModelEntry) -> str:
+        """What the model lacks, in a few words; empty when it can be used."""
+        return self._missing[entry.id]
+
+    def entry(self, model: str) -> ModelEntry:
+        """The entry with that id. Raises ModelNotFound."""
+        try:
+            return self.entries[model]
+        except KeyError:
+            raise ModelNotFound(f"there is no model {model!r}", hint="audioctl models", param="model") from None
+
+    def require_installed(self, model: str) -> ModelEntry:
+        """The entry, if it can be used. Raises ModelNotFound, ModelNotInstalled with the command that installs it."""
+        entry = self.entry(model)
+        if missing := self.missing(entry):
+            raise ModelNotInstalled(
+                f"{model} is not installed: {missing} missing", hint=f"audioctl models pull {model}", param="model"
+            )
+        return entry
+
+    def usable(self, task: Task | None = None) -> Iterator[ModelEntry]:
+        """Installed models, of one task if given."""
+        for entry in self.entries.values():
+            if (task is None or entry.task is task) and not self.missing(entry):
+                yield entry
+
+    def usable_names(self) -> list[str]:
+        """Ids of installed models, and aliases that lead to one."""
+        ids = [entry.id for entry in self.usable()]
+        return ids + [alias for alias, models in self.aliases.items() if any(model in ids for model in models)]
+
+    def named(self, name: str) -> ModelEntry:
+        """The model that an id or alias leads to, the first installed one if there are several. Raises ModelNotFound."""
+        models = self._candidates(name)
+        return next((entry for entry in models if not self.missing(entry)), models[0])
+
+    def aliases_of(self, model: str) -> list[str]:
+        return [alias for alias, models in self.aliases.items() if model in models]
+
+    def transcriber(self, name: str) -> ModelEntry:
+        """The model to transcribe with. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask."""
+        entry = self.named(name)
+        if entry.task is not Task.TRANSCRIBE:
+            raise UnsupportedTask(f"{name} does not transcribe", param="model")
+        return self.require_installed(entry.id)
+
+    def speaker(self, name: str, voice: str, text: str) -> tuple[ModelEntry, str]:
+        """The model to speak `text` with, and its voice ("" lets the engine choose by the text).
+
+        An alias leads to the first of its models that has the voice asked for, speaks the text's scripts and is
+        installed. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound.
+        """
+        candidates = self._candidates(name)
+        if any(entry.task is not Task.SPEAK for entry in candidates):
+            raise UnsupportedTask(f"{name} does not speak", param="model")
+        needed = scripts_of(text)
+        own = [entry for entry in candidates if any(v.id == voice for v in entry.voices)] or candidates
+
+        def fitness(entry: ModelEntry) -> tuple[int, bool]:
+            return len(needed - set(entry.scripts)), bool(self.missing(entry))
+
+        entry = self.require_installed(min(own, key=fitness).id)
+        return entry, self._voice(entry, voice, needed)
+
+    def _candidates(self, name: str) -> list[ModelEntry]:
+        if name in self.entries:
+            return [self.entries[name]]
+        if models := self.aliases.get(name):
+            return [self.entries[model] for model in models]
+        raise ModelNotFound(f"there is no model {name!r}", hint="audioctl models", param="model")
+
+    @staticmethod
+    def _voice(entry: ModelEntry, voice: str, scripts: frozenset[str]) -> str:
+        if any(own.id == voice for own in entry.voices):
+            return voice
+        if not voice or voice in OPENAI_VOICES or voice in entry.voice_aliases:
+            # OpenAI's voices are English speakers; for Chinese text the engine's own choice speaks better.
+            return "" if "han" in scripts else entry.voice_aliases.get(voice, "")
+        raise VoiceNotFound(f"{entry.id} has no voice {voice!r}", hint="GET /v1/audio/voices", param="voice")

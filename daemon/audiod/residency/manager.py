@@ -1,0 +1,334 @@
+"""Carries the scheduler's instructions out, and feeds what happened back as events. The only async file here.
+
+It decides nothing: who runs, waits or goes is `scheduler.py`'s answer to the event. Everyone who wants a model goes
+through `lease`; the state is changed in `_feed` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from audiod.residency.events import (
+    Announce,
+    Cancelled,
+    DrainAsked,
+    DrainEnded,
+    Event,
+    Finish,
+    ForkWorker,
+    Grant,
+    Instruction,
+    Limits,
+    LoadAsked,
+    LoadFailed,
+    ParkAsked,
+    Profile,
+    Reconfigured,
+    Reject,
+    Released,
+    Requested,
+    StartFailed,
+    StartZygote,
+    StopWorker,
+    StopZygote,
+    TimePassed,
+    UnloadAsked,
+    WorkerDied,
+    WorkerLoaded,
+    WorkerStopped,
+    ZygoteDied,
+    ZygoteStarted,
+    ZygoteStopped,
+)
+from audiod.residency.scheduler import Scheduler
+from audiod.supervisor import memory
+from audiod.supervisor.worker import Worker
+from audiod.supervisor.zygote import Launch, Zygote
+from audiod.tasks import Tasks
+from audioproto.control import Event as Happening
+from audioproto.errors import AudiodError
+from audioproto.types import Residency
+
+logger = logging.getLogger(__name__)
+
+EVENTS_KEPT = 256
+"""Events that a slow listener may lag behind before it loses the oldest."""
+
+
+@dataclass(slots=True)
+class Processes:
+    """What runs for one model, and the one operation under way on it."""
+
+    zygote: Zygote | None = None
+    worker: Worker | None = None
+    operation: asyncio.Task[None] | None = None
+    last_log: list[str] = field(default_factory=list)
+
+
+class ResidencyManager:
+    """The residency of all models. Use as an async context manager: leaving it stops every process.
+
+    `launch` tells how to start a model (in a thread: it may read the disk) and raises AudiodError where that is impossible (not installed, say).
+    """
+
+    def __init__(
+        self, profiles: Iterable[Profile], limits: Limits, launch: Callable[[str], Launch], start_timeout_s: float
+    ) -> None:
+        self.scheduler = Scheduler(profiles, limits)
+        self.processes: dict[str, Processes] = {}
+        self.on_transition: Callable[[Announce, float], None] = lambda announce, lasted_s: None
+        """Told of every transition and how long the state before it lasted, in seconds; for metrics."""
+        self._launch = launch
+        self._start_timeout_s = start_timeout_s
+        self._numbers = itertools.count(1)
+        self._grants: dict[int, asyncio.Future[Worker]] = {}
+        self._operations: dict[int, asyncio.Future[None]] = {}
+        self._listeners: set[asyncio.Queue[Happening]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks = Tasks()
+        self._watchers = Tasks()
+        self._entered: dict[str, float] = {}
+
+    async def __aenter__(self) -> ResidencyManager:
+        await self._watchers.__aenter__()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        async with asyncio.TaskGroup() as stops:
+            for processes in self.processes.values():
+                if processes.zygote is not None:
+                    stops.create_task(processes.zygote.stop())
+        await self._watchers.__aexit__(None, None, None)
+
+    # --- what others call -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lease(self, model: str, timeout_s: float) -> AsyncIterator[Worker]:
+        """The right to use `model`'s ready worker while inside, waiting for it for at most `timeout_s`.
+
+        Raises ModelNotFound, ModelTooLarge, QueueFull, QueueTimeout, Draining, ModelFailed.
+        """
+        request = next(self._numbers)
+        granted = self._grants[request] = asyncio.get_running_loop().create_future()
+        self._feed(Requested(request, model, self._now() + timeout_s))
+        try:
+            worker = await granted
+        except BaseException:
+            del self._grants[request]
+            # The grant may have come in the same moment as the cancellation: then there is a lease to give back.
+            self._feed(Cancelled(request))
+            self._feed(Released(request))
+            raise
+        del self._grants[request]
+        try:
+            yield worker
+        finally:
+            self._feed(Released(request))
+
+    async def load(self, model: str) -> None:
+        """Bring `model` to ready; returns when it is. Raises what stopped it."""
+        await self._operate(lambda number: LoadAsked(number, model))
+
+    async def park(self, model: str) -> None:
+        await self._operate(lambda number: ParkAsked(number, model))
+
+    async def unload(self, model: str, *, force: bool = False) -> None:
+        await self._operate(lambda number: UnloadAsked(number, model, force))
+
+    async def drain(self) -> None:
+        """Admit no new work; returns when all that was admitted is done."""
+        self.publish("drain", "draining: no new work is admitted")
+        await self._operate(DrainAsked)
+
+    def undrain(self) -> None:
+        self._feed(DrainEnded())
+        self.publish("drain", "drain ended: new work is admitted")
+
+    def reconfigure(self, profiles: Iterable[Profile], limits: Limits) -> None:
+        self._feed(Reconfigured(tuple(profiles), limits))
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[asyncio.Queue[Happening]]:
+        """A queue of all that happens while inside."""
+        queue: asyncio.Queue[Happening] = asyncio.Queue(EVENTS_KEPT)
+        self._listeners.add(queue)
+        try:
+            yield queue
+        finally:
+            self._listeners.discard(queue)
+
+    def publish(self, kind: str, message: str, model: str = "") -> None:
+        """Tell all listeners of something that is not a transition."""
+        self._publish(Happening(time.time(), kind, message, model))
+
+    def now(self) -> float:
+        """The clock that all times in the scheduler are of."""
+        return self._now()
+
+    # --- events in, instructions out ------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _operate(self, event: Callable[[int], Event]) -> None:
+        number = next(self._numbers)
+        done = self._operations[number] = asyncio.get_running_loop().create_future()
+        self._feed(event(number))
+        try:
+            await done
+        finally:
+            del self._operations[number]
+
+    def _feed(self, event: Event) -> None:
+        for instruction in self.scheduler.handle(event, self._now()):
+            self._execute(instruction)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.scheduler.next_wakeup < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self.scheduler.next_wakeup, self._feed, TimePassed())
+
+    def _execute(self, instruction: Instruction) -> None:
+        match instruction:
+            case StartZygote(model):
+                self._begin(model, self._start_zygote(model))
+            case ForkWorker(model):
+                self._begin(model, self._fork_worker(model))
+            case StopWorker(model):
+                self._begin(model, self._stop_worker(model))
+            case StopZygote(model):
+                self._begin(model, self._stop_zygote(model, self._of(model).operation))
+            case Grant(request, model):
+                worker = self._of(model).worker
+                assert worker is not None
+                if (granted := self._grants.get(request)) is not None and not granted.done():
+                    granted.set_result(worker)
+            case Reject(request, error):
+                if (granted := self._grants.get(request)) is not None and not granted.done():
+                    granted.set_exception(error)
+            case Finish(operation, error):
+                if (done := self._operations.get(operation)) is not None and not done.done():
+                    if error is None:
+                        done.set_result(None)
+                    else:
+                        done.set_exception(error)
+            case Announce():
+                self._announce(instruction)
+
+    def _announce(self, announce: Announce) -> None:
+        now = self._now()
+        self.on_transition(announce, now - self._entered.get(announce.model, now))
+        self._entered[announce.model] = now
+        level = logging.ERROR if announce.state is Residency.FAILED else logging.INFO
+        logger.log(
+            level,
+            "%s: %s -> %s (%s)",
+            announce.model,
+            announce.previous,
+            announce.state,
+            announce.reason,
+            extra={"model": announce.model},
+        )
+        self._publish(
+            Happening(time.time(), "state", announce.reason, announce.model, announce.state, announce.previous)
+        )
+
+    def _publish(self, happening: Happening) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(happening)
+
+    # --- operations on processes; each ends by feeding exactly one event, unless it is cancelled --------------------
+
+    def _of(self, model: str) -> Processes:
+        return self.processes.setdefault(model, Processes())
+
+    def _begin(self, model: str, work: Coroutine[Any, Any, None]) -> None:
+        self._of(model).operation = self._tasks.start(work, f"{model}: operation")
+
+    async def _start_zygote(self, model: str) -> None:
+        processes = self._of(model)
+        seen: list[Zygote] = []
+
+        def watch(zygote: Zygote) -> None:
+            seen.append(zygote)
+            self._watchers.start(zygote.watch(), f"{model}: watch")
+
+        try:
+            launch = await asyncio.to_thread(self._launch, model)
+            zygote = await Zygote.start(launch, watch, self._start_timeout_s)
+        except AudiodError as error:
+            processes.last_log = [line for zygote in seen for line in zygote.log]
+            self._feed(StartFailed(model, error))
+            return
+        processes.zygote = zygote
+        zygote.on_death = lambda reason: self._zygote_died(model, zygote, reason)
+        self._feed(ZygoteStarted(model, await memory.proportional_bytes(zygote.pid)))
+
+    async def _fork_worker(self, model: str) -> None:
+        processes = self._of(model)
+        zygote = processes.zygote
+        assert zygote is not None
+        try:
+            worker = await zygote.fork(lambda reason: self._worker_died(model, reason), self._start_timeout_s)
+        except AudiodError as error:
+            processes.last_log = list(zygote.log)
+            if processes.zygote is zygote:
+                self._feed(LoadFailed(model, error))
+            return  # where the zygote died too, its own end is the event
+        processes.worker = worker
+        self._feed(WorkerLoaded(model, await memory.proportional_bytes(worker.pid)))
+
+    async def _stop_worker(self, model: str) -> None:
+        processes = self._of(model)
+        if processes.worker is not None:
+            await processes.worker.stop()
+            processes.worker = None
+        self._feed(WorkerStopped(model))
+        if processes.zygote is None:
+            self._feed(ZygoteDied(model, "its zygote ended while it was being parked"))
+
+    async def _stop_zygote(self, model: str, before: asyncio.Task[None] | None) -> None:
+        processes = self._of(model)
+        if before is not None and not before.done():
+            before.cancel()
+            await asyncio.wait([before])
+        processes.worker = None
+        if processes.zygote is not None:
+            await processes.zygote.stop()
+            processes.zygote = None
+        self._feed(ZygoteStopped(model))
+
+    def _worker_died(self, model: str, reason: str) -> None:
+        processes = self._of(model)
+        processes.worker = None
+        processes.last_log = list(processes.zygote.log) if processes.zygote else []
+        self.publish("worker_died", reason, model)
+        self._feed(WorkerDied(model, f"the worker was {reason}" if "killed" in reason else f"the worker {reason}"))
+
+    def _zygote_died(self, model: str, zygote: Zygote, reason: str) -> None:
+        processes = self._of(model)
+        if processes.zygote is not zygote:
+            return
+        processes.zygote = None
+        processes.worker = None
+        processes.last_log = list(zygote.log)
+        self.publish("worker_died", f"zygote {reason}", model)
+        parking = self.scheduler.models[model].state is Residency.PARKING
+        if not parking:  # else the operation that is parking it says so when it is done
+            self._feed(ZygoteDied(model, f"the zygote was {reason}" if "killed" in reason else f"the zygote {reason}"))

@@ -1,0 +1,171 @@
+"""The daemon's handle on one worker: jobs go out, their messages come back, and its death is noticed.
+
+Does not start or reap it (zygote.py does) and does not know which model it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Union
+
+from audiod.supervisor import memory
+from audiod.supervisor.channel import Channel
+from audioproto.errors import AudiodError, EngineFailed, WorkerDied, from_body
+from audioproto.worker import (
+    Abort,
+    AudioChunk,
+    AudioStart,
+    Done,
+    Failed,
+    FromWorker,
+    Ready,
+    Segment,
+    Synthesize,
+    Transcribe,
+)
+
+Output = Union[Segment, AudioStart, AudioChunk, Done]
+
+_ABORT_GRACE_S = 2.0
+"""How long an engine may take to notice Abort before its worker is replaced."""
+
+_GROUP_TIMEOUT_S = 10.0
+
+
+class Job:
+    """One job's stream of messages, ending with Done. Iterate once."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.ended = asyncio.Event()
+        self._messages: asyncio.Queue[Output | AudiodError] = asyncio.Queue()
+
+    def take(self, message: Output | AudiodError) -> None:
+        if isinstance(message, Done | AudiodError):
+            self.ended.set()
+        self._messages.put_nowait(message)
+
+    async def __aiter__(self) -> AsyncIterator[Output]:
+        while True:
+            message = await self._messages.get()
+            if isinstance(message, AudiodError):
+                raise message
+            yield message
+            if isinstance(message, Done):
+                return
+
+
+class Worker:
+    """A forked worker. `on_death` is called once, when it is gone without having been stopped."""
+
+    def __init__(self, model: str, sock: socket.socket, on_death: Callable[[str], None]) -> None:
+        self.model = model
+        self.pid = 0
+        self.loaded: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self.dead: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Set with the reason once the process has been reaped."""
+        self.stopping = False
+        self._on_death = on_death
+        self._jobs: dict[int, Job] = {}
+        self._numbers = 0
+        self._channel: Channel[FromWorker] = Channel(sock, FromWorker, self._received, self._hung_up)  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def run(self, request: Transcribe | Synthesize, descriptor: int | None = None) -> AsyncIterator[Job]:
+        """Send a job (its `job` number is filled in here) and yield its messages.
+
+        Leaving early aborts it: first it is asked to stop, and if it has not within the grace time the worker is
+        killed, so that what runs on is never work nobody wants. Raises WorkerDied.
+        """
+        self._numbers += 1
+        job = self._jobs[self._numbers] = Job(self._numbers)
+        try:
+            try:
+                await self._channel.send(_numbered(request, job.number), descriptor)
+            except OSError as error:
+                raise self._death_error() from error
+            yield job
+        finally:
+            if not job.ended.is_set() and not self._channel.closed:
+                await self._abort(job)
+            if self._channel.closed:
+                # Leave only when its death is known everywhere, or a second try would be given the same dead worker.
+                await asyncio.wait([self.dead])
+            del self._jobs[job.number]
+
+    async def _abort(self, job: Job) -> None:
+        with contextlib.suppress(OSError):
+            await self._channel.send(Abort(job.number))
+        try:
+            async with asyncio.timeout(_ABORT_GRACE_S):
+                await job.ended.wait()
+        except TimeoutError:
+            self.kill()
+            await asyncio.wait([self.dead])
+
+    def _received(self, message: FromWorker) -> None:
+        match message:
+            case Ready():
+                if not self.loaded.done():
+                    self.loaded.set_result(message)
+            case Failed(error=body, job=0):
+                if not self.loaded.done():
+                    self.loaded.set_exception(from_body(body))
+            case Failed(error=body, job=number):
+                if job := self._jobs.get(number):
+                    job.take(from_body(body))
+            case _:
+                if job := self._jobs.get(message.job):
+                    job.take(message)
+
+    def _hung_up(self) -> None:
+        """The channel closed: whatever the process still does, it can no longer answer."""
+        for job in self._jobs.values():
+            if not job.ended.is_set():
+                job.take(self._death_error())
+        self.kill()
+
+    def _death_error(self) -> WorkerDied:
+        return WorkerDied(f"the process serving {self.model} ended during the request", retry_after_s=1)
+
+    def kill(self) -> None:
+        """SIGKILL the whole group. Before the pid is known there is nothing to kill yet."""
+        if self.pid and not self.dead.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def reaped(self, reason: str) -> None:
+        """Its zygote has reaped it (or both are gone)."""
+        if self.dead.done():
+            return
+        self.kill()  # children that outlived it
+        self.dead.set_result(reason)
+        was_loaded = self.loaded.done()
+        if not was_loaded:
+            self.loaded.set_exception(EngineFailed(f"the worker ended while loading: {reason}"))
+        self._channel.close()
+        if was_loaded and not self.stopping:
+            self._on_death(reason)
+
+    async def stop(self) -> None:
+        """End it and return when its whole group is gone. A worker has no state worth a slow goodbye."""
+        self.stopping = True
+        self.kill()
+        await asyncio.wait([self.dead])
+        await self.group_gone()
+
+    async def group_gone(self) -> None:
+        """Wait until no process of its group is left."""
+        if self.pid:  # a group 0 would be our own
+            await memory.group_gone(self.pid, _GROUP_TIMEOUT_S)
+
+
+def _numbered(request: Transcribe | Synthesize, number: int) -> Transcribe | Synthesize:
+    fields = {name: getattr(request, name) for name in request.__struct_fields__}
+    return type(request)(**(fields | {"job": number}))

@@ -1,0 +1,242 @@
+"""The daemon's handle on one zygote: starts it, has it fork workers, reaps it, keeps the last lines of its log.
+
+Does not decide when; residency/manager.py does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiod.supervisor import memory
+from audiod.supervisor.channel import Channel
+from audiod.supervisor.worker import Worker
+from audioproto.errors import EngineFailed, from_body
+from audioproto.types import EngineSpec
+from audioproto.worker import Exited, Failed, Fork, Forked, FromZygote, Init, Prepared
+
+LOG_LINES = 20
+_GROUP_TIMEOUT_S = 10.0
+_REAP_TIMEOUT_S = 1.0
+"""A zygote that has not reaped a killed worker by then hangs, and is killed over it."""
+
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+"""The daemon's own variables that a zygote gets; keys and credentials are never among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a model's zygote: the runtime's `python`, and where audioproto and audioworker are found."""
+
+    python: Path
+    code: Path
+    cache: Path
+    spec: EngineSpec
+
+    def environment(self) -> dict[str, str]:
+        """What the zygote sees: few variables, our code and no one else's, one thread pool size, and no network."""
+        threads = str(self.spec.threads)
+        return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
+            "PYTHONPATH": str(self.code),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "HOME": str(self.cache),
+            "TMPDIR": str(self.cache),
+            "XDG_CACHE_HOME": str(self.cache),
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+
+
+class Zygote:
+    """A running zygote, made by `start`. `on_death` is called once, when it is gone without having been stopped."""
+
+    def __init__(
+        self, launch: Launch, process: asyncio.subprocess.Process, sock: socket.socket, log: asyncio.StreamReader
+    ) -> None:
+        self.launch = launch
+        self.pid = process.pid
+        self.log: deque[str] = deque(maxlen=LOG_LINES)
+        self.on_death: Callable[[str], None] | None = None
+        self._process = process
+        self._lines = log
+        self._prepared: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
+        self._workers: dict[int, Worker] = {}
+        self._forked: dict[int, asyncio.Future[int]] = {}
+        self._numbers = 0
+        self._stopping = False
+        self._logger = logging.getLogger(f"audiod.worker.{launch.spec.model}")
+        self._channel: Channel[FromZygote] = Channel(sock, FromZygote, self._received, lambda: None)  # type: ignore[arg-type]
+
+    @classmethod
+    async def start(cls, launch: Launch, watch: Callable[[Zygote], None], timeout_s: float) -> Zygote:
+        """Spawn it and wait until it is prepared. `watch` is to run `zygote.watch()` for as long as it lives.
+
+        Raises AudiodError, with nothing left running, when it cannot be brought up.
+        """
+        ours, theirs = socket.socketpair()
+        log, log_end = await _pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(launch.python),
+                "-m",
+                "audioworker",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=log_end,
+                start_new_session=True,
+                env=launch.environment(),
+            )
+        except OSError as error:
+            ours.close()
+            raise EngineFailed(f"cannot start {launch.python}: {error}") from error
+        finally:
+            theirs.close()
+            os.close(log_end)
+        zygote = cls(launch, process, ours, log)
+        watch(zygote)
+        try:
+            await zygote._channel.send(Init(launch.spec))
+            async with asyncio.timeout(timeout_s):
+                await zygote._prepared
+        except BaseException as error:
+            await zygote.stop()
+            if isinstance(error, TimeoutError):
+                raise EngineFailed(f"{launch.spec.model} was not up after {timeout_s:g} s") from error
+            if isinstance(error, ConnectionError):
+                raise EngineFailed(zygote._end()) from error
+            raise
+        return zygote
+
+    async def watch(self) -> None:
+        """Follow its log and reap it. Run as a task by whoever started it."""
+        async with asyncio.TaskGroup() as tasks:
+            log = tasks.create_task(self._follow_log())
+            await self._process.wait()
+            for worker in self._workers.values():
+                worker.kill()
+            # Whoever held the other end of the log is dead now; what they still said is the reason we want to show.
+            await asyncio.wait([log], timeout=1.0)
+            log.cancel()
+        reason = self._end()
+        self._channel.close()
+        for worker in list(self._workers.values()):
+            await worker.group_gone()
+            worker.stopping = True  # its death is this one's consequence, not news of its own
+            worker.reaped(reason)
+        self._workers.clear()
+        if not self._prepared.done():
+            self._prepared.set_exception(EngineFailed(reason))
+        for forked in self._forked.values():
+            if not forked.done():
+                forked.set_exception(EngineFailed(reason))
+        if self.on_death is not None and not self._stopping:
+            self.on_death(reason)
+
+    async def _follow_log(self) -> None:
+        while True:
+            try:
+                line = await self._lines.readline()
+            except ValueError:
+                line = b"(a line too long to keep)\n"
+            if not line:
+                return
+            self.log.append(line.decode(errors="replace").rstrip())
+            self._logger.info("%s", self.log[-1])
+
+    def _received(self, message: FromZygote) -> None:
+        match message:
+            case Prepared():
+                self._prepared.set_result(message)
+            case Failed(error=body):
+                if not self._prepared.done():
+                    self._prepared.set_exception(from_body(body))
+            case Forked(worker, pid):
+                self._workers[worker].pid = pid
+                if not (forked := self._forked.pop(worker)).done():
+                    forked.set_result(pid)
+            case Exited(number, _, status):
+                if gone := self._workers.pop(number, None):
+                    gone.reaped(_ending(status))
+
+    async def fork(self, on_death: Callable[[str], None], timeout_s: float) -> Worker:
+        """Fork a worker and wait until it has loaded. Raises AudiodError, with the worker gone, when it cannot."""
+        ours, theirs = socket.socketpair()
+        self._numbers += 1
+        number = self._numbers
+        worker = self._workers[number] = Worker(self.launch.spec.model, ours, on_death)
+        forked = self._forked[number] = asyncio.get_running_loop().create_future()
+        try:
+            try:
+                await self._channel.send(Fork(number), theirs.fileno())
+            finally:
+                theirs.close()
+            await forked
+            async with asyncio.timeout(timeout_s):
+                await worker.loaded
+        except BaseException as error:
+            if worker.pid:
+                await worker.stop()
+            if isinstance(error, TimeoutError):
+                raise EngineFailed(f"{self.launch.spec.model} had not loaded after {timeout_s:g} s") from error
+            if isinstance(error, ConnectionError):
+                raise EngineFailed(self._end()) from error
+            raise
+        return worker
+
+    async def stop(self) -> None:
+        """End the zygote and its workers, and return when every process of theirs is gone.
+
+        Workers first, while their zygote is there to reap them: orphans would be left to init, which may be slow.
+        """
+        self._stopping = True
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.stopping = True
+            worker.kill()
+        if workers:
+            await asyncio.wait([worker.dead for worker in workers], timeout=_REAP_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await self._process.wait()
+        await memory.group_gone(self.pid, _GROUP_TIMEOUT_S)
+        for worker in workers:
+            await worker.group_gone()
+
+    def _end(self) -> str:
+        status = self._process.returncode
+        return "its process ended" if status is None else _ending(status)
+
+
+async def _pipe() -> tuple[asyncio.StreamReader, int]:
+    """A pipe: its reading end on the event loop, its writing end as a descriptor.
+
+    Not asyncio's own PIPE, because there Process.wait() may wait for the pipe too, and a grandchild can hold that.
+    """
+    reading, writing = os.pipe()
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0))
+    return reader, writing
+
+
+def _ending(status: int) -> str:
+    """An exit status, or minus a signal, in words."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-status).name}"
+    return f"exited with status {status}"

@@ -1,0 +1,217 @@
+"""faster-whisper: Whisper on CTranslate2, any converted size, multilingual or English.
+
+Owns what makes Whisper dependable: silence is cheap, memory is bounded, Chinese comes out in one script.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from msgspec.structs import replace
+
+from audioproto.errors import BadRequest, ModelNotInstalled
+from audioproto.languages import code_of
+from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
+from audioproto.worker import Segment, Transcribe, Word
+from audioworker import engine
+from audioworker.engine import Audio, Cancelled
+
+if TYPE_CHECKING:
+    import faster_whisper.transcribe
+
+_OPTIONS: dict[str, Any] = {"compute_type": "int8", "beam_size": 5}
+_COMPUTE_TYPES = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
+_FILES = ("model.bin", "config.json", "tokenizer.json")
+
+_SHORTEST_SAMPLES = PCM_RATE_IN // 10
+"""Less than 0.1 s holds no word, and Whisper makes one up."""
+
+_STRETCH_SAMPLES = 300 * PCM_RATE_IN
+"""Audio worked on at once. Its spectrogram takes 50 MB a minute, so an hour in one piece would take 3 GB."""
+
+_LONGEST_SPEECH_S = 60.0
+"""Speech without a pause of 2 s is cut at a shorter one after this time, so that a stretch has a place to end."""
+
+_TEMPERATURES = [0.0, 0.4]
+"""Whisper's own ladder has six steps; on noise that costs 27 s of CPU for 10 s of audio, and helps nobody."""
+
+_CONTROL = re.compile(r"<\|[^<>|]{0,40}\|>")
+_TRADITIONAL = re.compile(r"(?i)zh[-_](?:hant|tw|hk|mo)\b")
+
+Speech = list[dict[str, int]]
+"""Where speech is: begin and end in samples, ascending, as faster_whisper.vad has it."""
+
+
+class Engine(engine.Engine, engine.Transcriber):
+    """`model_dir` holds a model converted for CTranslate2: model.bin, config.json, tokenizer.json and a vocabulary.
+
+    Options: `compute_type` ("int8"; any of CTranslate2's), `beam_size` (5; 1 to 10).
+
+    Several threads may call `transcribe` at once; up to `spec.concurrency` of them compute at the same time, each with
+    `spec.threads` threads, on one copy of the weights.
+    """
+
+    hold: ClassVar[Hold] = Hold.IMPORTS  # a model made before the fork waits for ever on threads that it does not have
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__(spec)
+        for name in spec.options:
+            if name not in _OPTIONS:
+                known = ", ".join(_OPTIONS)
+                raise BadRequest(f"{spec.model}: the engine faster_whisper has no option {name!r}, only {known}")
+        options = _OPTIONS | spec.options
+        self._compute_type, self._beam_size = options["compute_type"], options["beam_size"]
+        if self._compute_type not in _COMPUTE_TYPES:
+            raise BadRequest(f"{spec.model}: compute_type must be one of {', '.join(_COMPUTE_TYPES)}")
+        if type(self._beam_size) is not int or not 1 <= self._beam_size <= 10:
+            raise BadRequest(f"{spec.model}: beam_size must be a whole number from 1 to 10")
+
+    def prepare(self) -> None:
+        # Read by onnxruntime 1.29 and later, which otherwise reports model hashes to its maker, writes into the home
+        # directory and starts a thread before the fork.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        import faster_whisper.vad
+        import opencc
+
+        # The weights stay on disk: loaded from memory held here (files=...) they took longer, 0.7 s instead of 0.4 s,
+        # and 280 MB more in each worker, because the bytes are copied where the file is read in place.
+        faster_whisper.vad.get_speech_timestamps(np.zeros(PCM_RATE_IN, np.float32))
+        self._to_simplified: Callable[[str], str] = opencc.OpenCC("t2s").convert
+        self._to_traditional: Callable[[str], str] = opencc.OpenCC("s2t").convert
+
+    def load(self) -> None:
+        from faster_whisper import WhisperModel
+
+        for name in _FILES:  # faster-whisper would look for a tokenizer on a network
+            if not Path(self.spec.model_dir, name).is_file():
+                raise ModelNotInstalled(
+                    f"{self.spec.model}: {self.spec.model_dir} has no {name}",
+                    hint=f"audioctl models pull {self.spec.model}",
+                )
+        device, _, index = self.spec.device.partition(":")
+        self._model = WhisperModel(
+            self.spec.model_dir,
+            device=device,
+            device_index=int(index or 0),
+            compute_type=self._compute_type,
+            cpu_threads=self.spec.threads,
+            num_workers=self.spec.concurrency,
+            local_files_only=True,
+        )
+
+    def transcribe(self, audio: Audio, request: Transcribe, cancelled: Cancelled) -> Generator[Segment, None, str]:
+        from faster_whisper.transcribe import restore_speech_timestamps
+
+        language = self._language(request.language)
+        prompt: str | None = _CONTROL.sub("", request.prompt).strip() or None
+        heard = ""
+        end_s = 0.0
+        for begin, speech in _stretches(audio):
+            if cancelled():
+                break
+            if not speech:
+                continue
+            kept = np.concatenate([audio[begin + part["start"] : begin + part["end"]] for part in speech])
+            heard = heard or language or self._model.detect_language(kept)[0]
+            found, _ = self._model.transcribe(
+                kept,
+                language=heard,
+                initial_prompt=prompt,
+                beam_size=self._beam_size,
+                temperature=[request.temperature] if request.temperature > 0 else _TEMPERATURES,
+                condition_on_previous_text=False,
+                word_timestamps=request.words,
+            )
+            prompt = None
+            for segment in restore_speech_timestamps(found, speech, PCM_RATE_IN):
+                made = _segment(segment, request.job, begin / PCM_RATE_IN, end_s, audio.size / PCM_RATE_IN)
+                end_s = made.end
+                yield self._in_one_script(made, request.language) if heard == "zh" else made
+                if cancelled():
+                    return heard
+        return heard
+
+    def _language(self, asked: str) -> str:
+        """The code to tell the model, or "" where it is to find out."""
+        known = self._model.supported_languages
+        language = code_of(asked) or (known[0] if len(known) == 1 else "")
+        if language and language not in known:
+            raise BadRequest(
+                f"{self.spec.model} does not know the language {asked!r}",
+                hint="audioctl models lists the languages of each model; leave language out to have it recognised",
+                param="language",
+            )
+        return language
+
+    def _in_one_script(self, segment: Segment, asked: str) -> Segment:
+        """Chinese in simplified characters, or in traditional ones for zh-TW and its like; Whisper mixes them.
+
+        A prompt in simplified characters would reach the first half minute only, and quiet audio would come out as it.
+        """
+        convert = self._to_traditional if _TRADITIONAL.match(asked.strip()) else self._to_simplified
+        converted = convert(segment.text)
+        words = [convert(word.word) for word in segment.words]
+        if len(converted) == len(segment.text) == sum(len(word.word) for word in segment.words):
+            # A character's form can depend on its neighbours in the next word.
+            ends = np.cumsum([len(word.word) for word in segment.words])
+            words = [converted[end - len(word.word) : end] for word, end in zip(segment.words, ends, strict=True)]
+        pairs = zip(segment.words, words, strict=True)
+        return replace(segment, text=converted, words=[replace(word, word=form) for word, form in pairs])
+
+
+def _stretches(audio: Audio) -> Iterator[tuple[int, Speech]]:
+    """Consecutive stretches of `audio`, each as its first sample and the speech in it, relative to that.
+
+    A stretch ends between two parts of speech, never inside a word if there is any pause.
+    """
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    options = VadOptions(max_speech_duration_s=_LONGEST_SPEECH_S)
+    begin = 0
+    while audio.size - begin >= _SHORTEST_SAMPLES:
+        stretch = audio[begin : begin + _STRETCH_SAMPLES]
+        end = stretch.size
+        speech: Speech = get_speech_timestamps(stretch, options)
+        if begin + end < audio.size and len(speech) > 1 and speech[-1]["end"] == end:
+            end = speech.pop()["start"]  # goes on behind the border: left to the next stretch
+        yield begin, speech
+        begin += end
+
+
+def _segment(
+    found: faster_whisper.transcribe.Segment, job: int, offset_s: float, earliest_s: float, latest_s: float
+) -> Segment:
+    """`found`, which counts from `offset_s`, with ascending times between `earliest_s` and `latest_s`."""
+
+    def time_s(time: float, earliest: float) -> float:
+        return round(min(max(_finite(offset_s + time), earliest), latest_s), 3)
+
+    start = time_s(found.start, earliest_s)
+    words: list[Word] = []
+    for word in found.words or ():
+        begin = time_s(word.start, words[-1].end if words else start)
+        words.append(Word(word.word, begin, time_s(word.end, begin), _finite(word.probability)))
+    return Segment(
+        job,
+        start,
+        max(time_s(found.end, start), words[-1].end if words else start),
+        found.text,
+        tokens=found.tokens,
+        temperature=float(found.temperature or 0.0),
+        avg_logprob=_finite(found.avg_logprob),
+        compression_ratio=_finite(found.compression_ratio),
+        no_speech_prob=_finite(found.no_speech_prob),
+        seek=found.seek + round(offset_s * 100),
+        words=words,
+    )
+
+
+def _finite(number: float) -> float:
+    """JSON knows no NaN; Whisper has one for a window without tokens."""
+    return float(number) if math.isfinite(number) else 0.0

@@ -1,0 +1,166 @@
+"""Makes written text speakable: reduces markup to its words, drops what no voice can say, cuts it into sentences.
+
+Pure and language-neutral (standard library only); pronunciation, numbers included, is the engines' own affair.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+
+LONGEST_WORD = 50
+"""Letters of one unbroken run that are spoken; the longest word in English dictionaries has 45. Six hundred times the
+letter A once made 91 s of audio."""
+
+LONGEST_SENTENCE = 400
+"""Characters handed to a pronouncer at once; about half a minute of speech."""
+
+HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese characters, for use inside a regular expression's brackets (Unicode 16, Scripts.txt, script Han; with 〇)."""
+
+_LETTER = "A-Za-z\u00c0-\u024f"
+_FULL_WIDTH = {0xFEE0 + code: code for code in range(0x30, 0x7B) if chr(code).isalnum()}
+
+# Every repetition below is bounded or stops at its own opening mark, so that no text takes quadratic time.
+_UNSPOKEN_HTML = re.compile(r"<!--.{0,1000}?-->|<(script|style)\b[^<>]{0,200}>.{0,3000}?</\1\s*>", re.DOTALL | re.I)
+_AUTOLINK = re.compile(r"<((?:https?|mailto):[^<>\s]{1,2000})>")
+_TAG = re.compile(
+    r"</?([A-Za-z][\w:-]{0,30})(?:\s{1,9}[\w:-]{1,50}\s?=\s?(?:\"[^\"<>]{0,500}\"|'[^'<>]{0,500}'|[^\s\"'<>]{1,500})){0,20}"
+    r"\s{0,9}/?>"
+)
+_LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "tr", "table", "h1", "h2", "h3", "h4", "h5", "h6"))
+_LINK = re.compile(r"!?\[([^\[\]]{0,1000})\]\((?:[^()\s]|\([^()\s]{0,200}\)|[ \t]){0,2000}\)")
+_FOOTNOTE = re.compile(r"\[\^[^\[\]\s]{1,50}\]:?")
+_FENCE = re.compile(r"^[ \t]{0,9}(?:```|~~~)[^\n`]{0,100}$", re.M)
+_RULE = re.compile(r"^[ \t]{0,9}(?:[-*_=+][ \t]{0,3}){3,200}$", re.M)
+_TABLE_RULE = re.compile(r"^[ \t]{0,9}\|?[ \t:|-]{0,200}-{3}[ \t:|-]{0,200}$", re.M)
+_TABLE_EDGE = re.compile(r"^[ \t]{0,9}\|[ \t]{0,9}|[ \t]{0,9}\|[ \t]{0,9}$", re.M)
+_TABLE_CELL = re.compile(r"[ \t]{1,9}\|[ \t]{1,9}")
+_LINE_MARK = re.compile(r"^[ \t]{0,20}(?:(?:#{1,6}|>{1,5}|[-*+•‣▪◦])[ \t]{1,9}){1,3}(?:\[[ xX]\][ \t]{1,9})?", re.M)
+_CODE = re.compile(r"(`{1,2})([^`\n]{1,1000})\1")
+_STRONG = re.compile(r"(\*\*|__|~~)(?=[^\s*_~])([^\n]{0,500}?[^\s*_~\\])\1")
+_STAR = re.compile(r"(?<![A-Za-z0-9*\\])\*(?=[^\s*])([^*\n]{0,500}?[^\s*\\])\*(?![A-Za-z0-9*])")
+_UNDERLINE = re.compile(r"(?<![\w\\])_(?=[^\s_])([^_\n]{0,500}?[^\s_\\])_(?!\w)")
+_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!>~|-])")
+
+# Emoji and pictures (Unicode 16, emoji-data.txt), with the arrows, keycaps, box and technical signs around them. Arrows
+# matter: Kokoro's alphabet uses four of them as tone marks.
+_PICTURES = re.compile(
+    "[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2b00-\u2bff\u20e3\u3030\u303d\u3297\u3299\ufe00-\ufe0f"
+    "\U0001f000-\U0001faff]+"
+)
+_SOFT_WRAP = re.compile(r"(?<=[^\n]{39}[^\s.!?…:;])[ \t]{0,9}\n(?=[a-z])")
+_BLANK = re.compile(r"[^\S\n]+")
+_LONG_WORD = re.compile(rf"([{_LETTER}0-9]{{{LONGEST_WORD}}})[{_LETTER}0-9]+")
+_LONG_NUMBER = re.compile(r"[0-9]{13,}|[0-9]{1,3}(?:,[0-9]{3}){5,}")
+_REPEATED = re.compile(r"([^\w\s])\1{3,}")
+
+_CLOSING = "\"'”’»）)\\]】」』》"
+_END = re.compile(rf"[。！？][。！？!?….]*[{_CLOSING}]*|[.!?…]+[{_CLOSING}]*(?=\s)|[.!?]+[{_CLOSING}]*(?=[{HAN}])")
+_ABBREVIATED = re.compile(
+    r"(?:^|[\s(\"“])(?:Mr|Mrs|Ms|Mx|Dr|Prof|St|Sr|Jr|Rev|Hon|Gen|Col|Capt|Lt|Sgt|No|Nos|vs|etc|e\.g|i\.e|cf|al|approx"
+    r"|fig|Fig|vol|Vol|pp?|(?:[A-Z]\.)*[A-Z])$|^\d{1,3}$"
+)
+_CLAUSE_END = re.compile(rf"[,;:—，、；：][{_CLOSING}]*")
+
+
+def clean(text: str) -> str:
+    """`text` as it should be spoken, one paragraph, heading or list item a line, each with an end mark.
+
+    Markdown and HTML are reduced to their words, emoji, arrows and invisible characters dropped, entities resolved,
+    letters without end cut at LONGEST_WORD, numbers too long for a name spaced out into digits, and lines that only a
+    mail program or an editor has broken joined again.
+    """
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).translate(_FULL_WIDTH)
+    text = _without_markup(text)
+    text = _PICTURES.sub(" ", text)
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    text = _LONG_NUMBER.sub(lambda run: " ".join(run[0].replace(",", "")[:LONGEST_WORD]), text)
+    text = _LONG_WORD.sub(r"\1", text)
+    text = _REPEATED.sub(r"\1\1\1", text)
+    lines = (_BLANK.sub(" ", line).strip() for line in text.split("\n"))
+    return "\n".join(_ended(line) for line in lines if line)
+
+
+def _without_markup(text: str) -> str:
+    text = _SOFT_WRAP.sub(" ", text)
+    text = _UNSPOKEN_HTML.sub(" ", text)
+    text = _AUTOLINK.sub(r"\1", text)
+    text = _TAG.sub(lambda tag: "\n" if tag[1].lower() in _LINE_TAGS else "", text)
+    for layout in (_FENCE, _RULE, _TABLE_RULE, _TABLE_EDGE, _FOOTNOTE):
+        text = layout.sub("", text)
+    text = _TABLE_CELL.sub(", ", text)
+    text = _LINE_MARK.sub("", text)
+    text = _LINK.sub(r"\1", text)
+    text = _CODE.sub(r"\2", text)
+    text = _STRONG.sub(r"\2", text)
+    text = _STAR.sub(r"\1", text)
+    text = _UNDERLINE.sub(r"\1", text)
+    # Last, so that &lt;b&gt; and \* stay what their author made of them.
+    return html.unescape(_ESCAPE.sub(r"\1", text))
+
+
+def _ended(line: str) -> str:
+    """The line with an end mark: without one a voice stops as if it were interrupted."""
+    if not line[-1].isalnum():
+        return line
+    return line + ("。" if re.match(f"[{HAN}]", line[-1]) else ".")
+
+
+def sentences(cleaned: str) -> Iterator[str]:
+    """The sentences of what `clean` returned, in order, none longer than LONGEST_SENTENCE.
+
+    Their characters other than blanks are those of `cleaned`. A full stop after a title, an initial or an item's
+    number ("Dr. Who", "J. Smith", "No. 5", "1. First") ends no sentence, nor does any Latin mark before a small letter.
+    """
+    for line in cleaned.split("\n"):
+        begin = 0
+        for end in _END.finditer(line):
+            if end[0][0] in ".!?…" and not _ends_sentence(line, end):
+                continue
+            yield from _bounded(line[begin : end.end()].strip())
+            begin = end.end()
+        yield from _bounded(line[begin:].strip())
+
+
+def _ends_sentence(line: str, stop: re.Match[str]) -> bool:
+    if line[stop.end() : stop.end() + 2].lstrip()[:1].islower():
+        return False
+    return stop[0] != "." or not _ABBREVIATED.search(line, max(0, stop.start() - 12), stop.start())
+
+
+def _bounded(sentence: str) -> Iterator[str]:
+    if len(sentence) > LONGEST_SENTENCE:
+        for half in halves(sentence):
+            yield from _bounded(half)
+    elif sentence:
+        yield sentence
+
+
+def halves(sentence: str) -> tuple[str, str]:
+    """`sentence`, stripped and of two characters or more, in two: after the clause mark nearest to its middle, else
+    at the blank, else at the character. A mark in the outer fifths is passed over, so that halving ends soon."""
+    middle, outer = len(sentence) // 2, max(1, len(sentence) // 5)
+    for border in (_CLAUSE_END, _BLANK):
+        if ends := [at.end() for at in border.finditer(sentence) if outer <= at.end() <= len(sentence) - outer]:
+            middle = min(ends, key=lambda end: abs(end - middle))
+            break
+    return sentence[:middle].rstrip(), sentence[middle:].lstrip()
+
+
+def encoded(sentence: str, encode: Callable[[str], list[int]], most: int) -> Iterator[list[int]]:
+    """`encode(sentence)`, or that of its halves in turn as long as one comes out longer than `most`."""
+    codes = encode(sentence)
+    if len(codes) <= most or len(sentence) < 2:
+        yield codes[:most]
+    else:
+        for half in halves(sentence):
+            yield from encoded(half, encode, most)
+
+
+def only_punctuation(text: str) -> bool:
+    """Whether `text` has punctuation but no letter and no digit, like "." or "…！": a pause, and not an error."""
+    kinds = {unicodedata.category(character)[0] for character in text}
+    return "P" in kinds and not kinds & {"L", "N"}

@@ -1,0 +1,80 @@
+# bash completion for audioctl; printed by `audioctl completion bash`
+
+_audioctl_words() {
+    mapfile -t COMPREPLY < <(compgen -W "$*" -- "$current")
+}
+
+_audioctl_files() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen "$1" -- "$current")
+}
+
+# Not by compgen -W, which would expand what a name contains.
+_audioctl_models() {
+    local name
+    while IFS= read -r name; do
+        [[ $name == "$current"* ]] && COMPREPLY+=("$name")
+    done < <(audioctl models --names 2>/dev/null)
+}
+
+_audioctl() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' place=0 index
+    COMPREPLY=()
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        case ${COMP_WORDS[index]} in
+            --format|--language|--model|--output|--output-dir|--socket|--speed|--url|--voice|-o) ((index += 1)) ;;
+            -*) ;;
+            *) if [[ $verb ]]; then ((place += 1)); else verb=${COMP_WORDS[index]}; fi ;;
+        esac
+    done
+    case $verb:$previous in
+        *:--socket) _audioctl_files -f; return ;;
+        events:--model) _audioctl_models; return ;;
+        say:-o|say:--output) _audioctl_files -f; return ;;
+        say:--voice) :; return ;;
+        say:--model) _audioctl_models; return ;;
+        say:--speed) :; return ;;
+        say:--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
+        say:--url) :; return ;;
+        transcribe:--model) _audioctl_models; return ;;
+        transcribe:--language) :; return ;;
+        transcribe:--format) _audioctl_words text json verbose_json srt vtt; return ;;
+        transcribe:--output-dir) _audioctl_files -d; return ;;
+        transcribe:--url) :; return ;;
+    esac
+    if [[ $current == -* ]]; then
+        case $verb in
+            '') _audioctl_words -h --help --version --socket --json ;;
+            completion) _audioctl_words -h --help --socket --json ;;
+            config) _audioctl_words -h --help --socket --json ;;
+            drain) _audioctl_words --wait -h --help --socket --json ;;
+            events) _audioctl_words --model -h --help --socket --json ;;
+            load) _audioctl_words --wait --no-wait -h --help --socket --json ;;
+            models) _audioctl_words --names -h --help --socket --json ;;
+            park) _audioctl_words --wait --no-wait -h --help --socket --json ;;
+            reload) _audioctl_words -h --help --socket --json ;;
+            say) _audioctl_words -o --output --voice --model --speed --format --url -h --help --socket --json ;;
+            status) _audioctl_words --watch -h --help --socket --json ;;
+            transcribe) _audioctl_words --model --language --format --output-dir --url -h --help --socket --json ;;
+            undrain) _audioctl_words -h --help --socket --json ;;
+            unload) _audioctl_words --force --wait --no-wait -h --help --socket --json ;;
+            version) _audioctl_words -h --help --socket --json ;;
+        esac
+        return
+    fi
+    case $verb:$place in
+        :*) _audioctl_words completion config drain events load models park reload say status transcribe undrain unload version ;;
+        completion:0) _audioctl_words bash zsh fish ;;
+        config:0) _audioctl_words check ;;
+        config:1) _audioctl_files -f ;;
+        load:*) _audioctl_models ;;
+        models:0) _audioctl_words list pull ;;
+        models:*) _audioctl_models ;;
+        park:*) _audioctl_models ;;
+        say:0) : ;;
+        transcribe:*) _audioctl_files -f ;;
+        unload:*) _audioctl_models ;;
+    esac
+}
+
+complete -F _audioctl audioctl

