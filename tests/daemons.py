@@ -67,7 +67,8 @@ class Daemon:
         """Whatever a test is about: nothing blocked the loop, and nothing unexpected was raised."""
         text = self.log.read_text()
         assert "BlockingError" not in text, text
-        assert "unexpected error" not in text and "Traceback" not in text, text
+        assert "unexpected error" not in text, text
+        assert "Traceback" not in text, text
 
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run audioctl against this daemon."""

@@ -43,7 +43,7 @@ def _follow_one(subject: str, request: Request, client: Client, out: Output, *, 
                 raise from_body(progress.error)
             if not out.json:
                 out.line(clean(naming(subject if several else "", progress.message)))
-            if progress.done:
+            if progress.done or not wait:
                 return
     raise DaemonUnreachable("the daemon went away before it was done", hint="journalctl -u audiod -n 50")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Tasks:
-    """An asyncio.TaskGroup that is left by cancelling what still runs. A task that raises ends the daemon: it is a bug."""
+    """A TaskGroup that is left by cancelling what still runs. A task that raises ends the daemon: it is a bug."""
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()

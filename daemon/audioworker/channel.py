@@ -36,7 +36,7 @@ class Channel(Generic[T]):
             self._sock.sendall(frame)
 
     def read(self) -> list[T]:
-        """Block for bytes and return the messages they complete, perhaps none. Raises EOFError when the peer is gone."""
+        """Block for bytes; returns the messages they complete, perhaps none. Raises EOFError when the peer is gone."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._sock, _READ_BYTES, 16)
         except ConnectionResetError as error:

@@ -39,7 +39,7 @@ class Engine(ABC):
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - nothing to prepare is a fine answer
         """In the zygote: import the library; with Hold.WEIGHTS also build the model on the CPU.
 
         Must not touch a device, leave a thread running, or reach a network.

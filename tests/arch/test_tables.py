@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from audiod import config as configuration
+from audiod import units
 from audiod.config import Config
 from audiod.residency.machine import TRANSITIONS
 from audioproto.errors import all_errors
@@ -35,7 +36,7 @@ def test_the_example_configuration_shows_every_key_with_its_default() -> None:
             continue
         assert set(shown[section]) == set(value.__struct_fields__), section
         wanted = type(value)
-        assert msgspec.convert(shown[section], wanted, dec_hook=configuration.units.decode) == value, section
+        assert msgspec.convert(shown[section], wanted, dec_hook=units.decode) == value, section
 
 
 def test_every_state_is_in_the_transition_table_and_can_be_reached_and_left() -> None:

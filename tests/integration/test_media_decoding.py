@@ -229,16 +229,15 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "promises 36000.0 s of audio, of which 1.0 s",
     ),
     "wav at 1 Hz": (patched_wav(rate=1, block=30_000), "sample rate of 1 Hz"),
-    "wav of no channels": (patched_wav(channels=0), "X"),
-    "wav of 65535 channels": (patched_wav(channels=65_535), "X"),
-    "wav of 3 bits": (patched_wav(bits=3, block=0), "X"),
+    "wav of no channels": (patched_wav(channels=0), "header is damaged"),
+    "wav of 65535 channels": (patched_wav(channels=65_535), "header is damaged"),
     "flac cut": (cut("flac", 0.4), "promises 3.0 s"),
     "mp3 cut": (cut("mp3", 0.4), "promises 3.0 s"),
     "webm cut": (cut("webm", 0.4), "promises 3.0 s"),
     "aiff cut": (cut("aiff", 0.4), "promises 3.0 s"),
     "m4a cut": (cut("m4a", 0.5), "damaged or truncated"),
     "m4a cut behind its index": (cut("m4a with its index first", 0.6), "promises 3.0 s"),
-    "ogg header only": (lambda: FORMATS["ogg opus"]()[:200], "X"),
+    "ogg header only": (lambda: FORMATS["ogg opus"]()[:200], "damaged or truncated"),
 }
 
 
@@ -308,6 +307,7 @@ async def test_a_mutated_file_is_decoded_or_refused_and_nothing_else(pool: Media
         try:
             pcm = await decoded(pool, bytes(data))
         except (BadAudio, AudioTooLong) as refusal:
-            assert refusal.message
+            refused = refusal.message
+            assert refused
         else:
             assert 0 < len(pcm) <= MAX_AUDIO_S * 32_000

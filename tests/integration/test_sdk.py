@@ -6,6 +6,7 @@ import io
 import re
 import wave
 from collections.abc import Iterator
+from typing import Literal
 
 import openai
 import pytest
@@ -74,7 +75,8 @@ def test_verbose_json_has_segments_and_words(client: openai.OpenAI) -> None:
     )
     assert heard.language == "english"
     assert heard.duration == pytest.approx(11.0, abs=0.1)
-    assert heard.segments and heard.words
+    assert heard.segments
+    assert heard.words
     assert "".join(segment.text for segment in heard.segments).strip() == heard.text
     starts = [word.start for word in heard.words]
     assert starts == sorted(starts)
@@ -84,11 +86,13 @@ def test_verbose_json_has_segments_and_words(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("response_format", "begins"), [("text", "And so"), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT\n")]
 )
-def test_plain_formats_arrive_as_text(client: openai.OpenAI, response_format: str, begins: str) -> None:
+def test_plain_formats_arrive_as_text(
+    client: openai.OpenAI, response_format: Literal["text", "srt", "vtt"], begins: str
+) -> None:
     heard = client.audio.transcriptions.create(
         model="whisper-1",
         file=AUDIO / "jfk.wav",
-        response_format=response_format,  # type: ignore[arg-type]
+        response_format=response_format,
     )
     assert str(heard).lstrip().startswith(begins)
 

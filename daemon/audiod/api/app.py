@@ -74,12 +74,12 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         logger.exception("unexpected error in %s %s", request.method, request.path)
         failure = AudiodError("internal error; the log has the details under this request's id")
-    if (begun := request.get(BEGUN)) is not None:
+    if BEGUN in request:
         # Too late for a status: cut the connection, so that the client does not take half an answer for a whole one.
         logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
         if request.transport is not None:
             request.transport.abort()
-        return begun
+        return request[BEGUN]
     return errors.response(failure)
 
 

@@ -139,12 +139,12 @@ async def _recognise(request: web.Request, model: str, work: Transcribe, pcm: Pc
     services = request.app[SERVICES]
     segments: list[Segment] = []
     language = ""
-    async with services.manager.lease(model, services.config.residency.queue_timeout) as worker:
-        async with worker.run(work, pcm.fd) as job:
-            async for message in job:
-                if isinstance(message, Segment):
-                    segments.append(message)
-                elif isinstance(message, Done):
-                    language = message.language
-                    services.metrics.observe_audio(model, pcm.duration_s, message.engine_s)
+    lease = services.manager.lease(model, services.config.residency.queue_timeout)
+    async with lease as worker, worker.run(work, pcm.fd) as job:
+        async for message in job:
+            if isinstance(message, Segment):
+                segments.append(message)
+            elif isinstance(message, Done):
+                language = message.language
+                services.metrics.observe_audio(model, pcm.duration_s, message.engine_s)
     return segments, language

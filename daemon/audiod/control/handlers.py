@@ -101,7 +101,7 @@ class Control:
     # --- streams ------------------------------------------------------------------------------------------------
 
     async def _progress(self, http: web.Request, work: Awaitable[None], success: str, model: str) -> web.StreamResponse:
-        """Run an operation, telling every transition of `model` meanwhile. The daemon goes on with it if the caller leaves."""
+        """Run an operation, telling every transition of `model`. It goes on if the caller leaves."""
         response = await _begin(http)
         await _line(response, Progress("accepted"))
         with self._services.manager.listen() as happenings:

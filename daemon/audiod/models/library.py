@@ -84,7 +84,7 @@ class Library:
         return ids + [alias for alias, models in self.aliases.items() if any(model in ids for model in models)]
 
     def named(self, name: str) -> ModelEntry:
-        """The model that an id or alias leads to, the first installed one if there are several. Raises ModelNotFound."""
+        """The model that an id or alias leads to, an installed one if it can be. Raises ModelNotFound."""
         models = self._candidates(name)
         return next((entry for entry in models if not self.missing(entry)), models[0])
 

@@ -77,7 +77,8 @@ class Processes:
 class ResidencyManager:
     """The residency of all models. Use as an async context manager: leaving it stops every process.
 
-    `launch` tells how to start a model (in a thread: it may read the disk) and raises AudiodError where that is impossible (not installed, say).
+    `launch` tells how to start a model, in a thread because it may read the disk; it raises AudiodError where that is
+    impossible (not installed, say).
     """
 
     def __init__(

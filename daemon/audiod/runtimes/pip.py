@@ -22,7 +22,7 @@ PAUSE_S = 5.0
 """Least time between two progress lines about the same download."""
 
 _TAIL_LINES = 12
-_NOISE = re.compile(r"^(Progress \d|Collecting |Looking in |WARNING: Location |\s+Using cached |\s*$)")
+_NOISE = re.compile(r"^(Progress \d|Collecting |Looking in |Processing |WARNING: Location |\s+Using cached |\s*$)")
 _DOWNLOADING = re.compile(
     r"^\s*Downloading (?:.*/)?([^/ ]+?)-[^-/ ]+(?:-[^/ ]*\.whl|\.tar\.gz|\.zip)\b.*?\(([\d.]+ [kMG]B)\)"
 )

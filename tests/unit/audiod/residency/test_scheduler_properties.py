@@ -95,15 +95,19 @@ class Trace:
     def execute(self, instruction: Instruction) -> None:
         match instruction:
             case StartZygote(model):
-                assert model not in self.under_way and model not in self.zygotes
+                assert model not in self.under_way
+                assert model not in self.zygotes
                 self.under_way[model] = instruction
                 self.zygotes.add(model)
             case ForkWorker(model):
-                assert model not in self.under_way and model in self.zygotes and model not in self.workers
+                assert model not in self.under_way
+                assert model in self.zygotes
+                assert model not in self.workers
                 self.under_way[model] = instruction
                 self.workers.add(model)
             case StopWorker(model):
-                assert model not in self.under_way and model in self.workers
+                assert model not in self.under_way
+                assert model in self.workers
                 assert model not in self.leases.values(), "a leased model was evicted"
                 self.under_way[model] = instruction
             case StopZygote(model):
@@ -112,7 +116,8 @@ class Trace:
                 self.under_way[model] = instruction
             case Grant(request, model):
                 self.answers[request] += 1
-                assert model in self.workers and model not in self.under_way
+                assert model in self.workers
+                assert model not in self.under_way
                 self.leases[request] = model
             case Reject(request, _):
                 self.answers[request] += 1
@@ -184,8 +189,8 @@ class Trace:
                 self.feed(Cancelled(request))
         elif choice < 0.90:
             self.operations.add(self.number)
-            kinds = [LoadAsked, ParkAsked, UnloadAsked]
-            self.feed(self.random.choice(kinds)(self.number, model))
+            orders: list[Event] = [LoadAsked(self.number, model), ParkAsked(self.number, model), UnloadAsked(self.number, model)]
+            self.feed(self.random.choice(orders))
         elif choice < 0.92:
             self.operations.add(self.number)
             self.leases = {r: m for r, m in self.leases.items() if m != model}

@@ -1,0 +1,301 @@
+"""The embedded engines in their own runtimes, each in a real zygote and its forked workers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiod.models import catalogue
+from audiod.models.catalogue import ModelEntry
+from audioproto.types import PCM_RATE_IN, EngineSpec, Task
+from audioproto.worker import AudioChunk, AudioStart, Done, Failed, Segment
+from daemons import TOP
+from zygotes import Samples, Worker, Zygote, heard, recording
+
+EMBEDDED = sorted(entry.id for entry in catalogue.load(TOP / "etc/models.d").values() if entry.embedded)
+SPEAKERS = ["hibari", "kokoro-82m"]
+RATE = 24_000
+
+JFK = "And so, my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
+BASKETS = (
+    "the English forwarded to the French baskets of flowers of which they had made a plentiful provision to greet the "
+    "arrival of the young princess the French in return invited the English to a supper which was to be given the "
+    "next day"
+)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def silence(seconds: float) -> Samples:
+    return np.zeros(round(seconds * PCM_RATE_IN), np.float32)
+
+
+def for_whisper(speech: Samples) -> Samples:
+    """24 kHz to 16 kHz; the mean of neighbours keeps most of what would fold back out."""
+    smooth = (speech[:-1] + speech[1:]) / 2
+    return np.interp(np.arange(0, smooth.size, 1.5), np.arange(smooth.size), smooth).astype(np.float32)
+
+
+# --- every engine ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_workers_forked_one_after_another_from_one_zygote_all_work(
+    model: str, zygote_of: Callable[[str], Zygote], entries: dict[str, ModelEntry]
+) -> None:
+    zygote = zygote_of(model)
+    for _ in range(2):
+        worker = zygote.fork()
+        if entries[model].task is Task.TRANSCRIBE:
+            segments, _ = worker.transcribe(recording("jfk"))
+            assert words("".join(segment.text for segment in segments)) == words(JFK)
+        else:
+            assert worker.speak("Good morning.").size > RATE / 2
+        assert zygote.end(worker) == 0
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_a_prepared_zygote_has_one_thread_and_has_written_nothing(
+    model: str, zygote_of: Callable[[str], Zygote]
+) -> None:
+    """A second thread makes forking unsafe. Files would be caches, or the telemetry that onnxruntime has switched on."""
+    zygote = zygote_of(model)
+    assert len(os.listdir(f"/proc/{zygote.process.pid}/task")) == 1
+    assert list(zygote.log.with_suffix("").rglob("*")) == []
+
+
+@pytest.mark.parametrize("model", SPEAKERS)
+def test_two_texts_spoken_at_once_sound_like_each_alone(model: str, zygote_of: Callable[[str], Zygote]) -> None:
+    worker = zygote_of(model).fork()
+    texts = ["The first of the two.", "And here is another one!"]
+    alone = [worker.speak(text) for text in texts]
+    jobs = [worker.begin(text=text) for text in texts]
+    together = [heard(worker.finish(job)[0]) for job in jobs]
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one, other)
+    worker.close()
+
+
+# --- speaking -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=SPEAKERS)
+def speaker(request: pytest.FixtureRequest, hibari: Worker, kokoro: Worker) -> Worker:
+    return hibari if request.param == "hibari" else kokoro
+
+
+@pytest.mark.parametrize("text", ["", "  \n ", "👍🎉", "→", "こんにちは", "\u200b"])
+def test_text_without_anything_to_say_is_refused(speaker: Worker, text: str) -> None:
+    refusal = speaker.refusal(text=text)
+    assert refusal.error.code == "unspeakable_text"
+    assert refusal.error.param == "input"
+
+
+@pytest.mark.parametrize("text", [".", "...", "…！", " ? "])
+def test_a_mark_alone_is_a_short_silence(speaker: Worker, text: str) -> None:
+    """Home Assistant checks a voice by having it say a full stop."""
+    audio = speaker.speak(text)
+    assert audio.size == 0.3 * RATE
+    assert not audio.any()
+
+
+def test_markup_and_emoji_are_not_read_aloud(speaker: Worker) -> None:
+    assert np.array_equal(
+        speaker.speak("## **Hello** <b>my</b> [friend](https://example.org) 👋"), speaker.speak("Hello my friend.")
+    )
+
+
+@pytest.mark.parametrize("voice", ["nobody", "../voices/af_heart", "emma\0"])
+def test_a_voice_that_is_not_there_is_refused(speaker: Worker, voice: str) -> None:
+    assert speaker.refusal(text="Hello.", voice=voice).error.code == "voice_not_found"
+
+
+def test_a_letter_repeated_without_end_is_cut(hibari: Worker) -> None:
+    assert hibari.speak("A" * 600).size < 15 * RATE
+
+
+@pytest.mark.parametrize("text", ["1" * 40, "1,000" * 20, "9" * 5000, "$1,2.3.4", "٣٤", "½ x²", "\x00 a"])
+def test_odd_numbers_and_signs_do_not_break_it(hibari: Worker, text: str) -> None:
+    assert hibari.speak(text).size
+
+
+def test_hibari_says_the_english_part_of_a_text_and_refuses_chinese_alone(hibari: Worker) -> None:
+    assert np.array_equal(hibari.speak("你好。\nHello."), hibari.speak("Hello."))
+    assert hibari.refusal(text="你好。").error.code == "unspeakable_text"
+
+
+def test_speed_is_applied_within_the_range_and_the_rest_reported(hibari: Worker) -> None:
+    slow, fast = (hibari.speak("How fast is this sentence?", speed=speed) for speed in (0.5, 2.0))
+    assert slow.size > 2 * fast.size
+    started = hibari.next(job := hibari.begin(text="Faster!", speed=4.0))
+    assert isinstance(started, AudioStart)
+    assert started.tempo == 2.0
+    hibari.finish(job)
+
+
+def test_abort_stops_between_sentences(kokoro: Worker) -> None:
+    job = kokoro.begin(text="One sentence. " * 12)
+    while not isinstance(kokoro.next(job), AudioChunk):
+        pass
+    kokoro.abort(job)
+    messages, end = kokoro.finish(job)
+    assert isinstance(end, Done)
+    assert end.aborted
+    assert heard(messages).size < 6 * RATE
+
+
+def test_kokoro_chooses_the_voice_by_the_script(kokoro: Worker) -> None:
+    assert np.array_equal(kokoro.speak("你好。"), kokoro.speak("你好。", "zf_xiaobei"))
+    assert np.array_equal(kokoro.speak("Hello."), kokoro.speak("Hello.", "af_heart"))
+    assert kokoro.speak("Hello.", "bf_emma").size > RATE / 2
+
+
+def test_kokoro_starts_to_speak_at_once_and_pauses_between_sentences(kokoro: Worker) -> None:
+    loud = np.flatnonzero(np.abs(kokoro.speak("你好。你好。")) > 0.02) / RATE
+    assert loud[0] < 0.15
+    assert 0.4 < np.diff(loud).max() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("二〇二四年", "二零二四年"),
+        ("８点", "八点"),
+        ("8:05", ""),
+        ("现在8:05", "现在八点零五分"),
+        ("电话13800138000", "电话一三八零零一三八零零零"),
+        ("价格¥1,000", "价格一千元"),
+        ("气温-5℃", "气温负五摄氏度"),
+        ("兙你好→", "你好"),
+        ("你好Ω", "你好"),
+    ],
+)
+def test_kokoro_reads_numbers_and_signs_in_chinese(kokoro: Worker, written: str, spoken: str) -> None:
+    if not spoken:
+        assert kokoro.speak(written).size
+    else:
+        assert np.array_equal(kokoro.speak(written), kokoro.speak(spoken))
+
+
+# --- transcribing ---------------------------------------------------------------------------------------------------
+
+
+def test_words_come_with_times_and_add_up_to_the_text(whisper: Worker) -> None:
+    audio = recording("jfk")
+    segments, done = whisper.transcribe(audio, words=True)
+    assert done.language == "en"
+    assert words("".join(segment.text for segment in segments)) == words(JFK)
+    time = 0.0
+    for segment in segments:
+        assert "".join(word.word for word in segment.words) == segment.text
+        assert time <= segment.start <= segment.words[0].start
+        for word in segment.words:
+            assert time <= word.start <= word.end <= segment.end
+            assert 0 < word.probability <= 1
+            time = word.start
+    assert segments[-1].end <= audio.size / PCM_RATE_IN
+
+
+@pytest.mark.parametrize("audio", [silence(0), silence(0.09), recording("jfk")[:1500], silence(30)])
+def test_silence_is_cheap_and_says_nothing(whisper: Worker, audio: Samples) -> None:
+    segments, done = whisper.transcribe(audio)
+    assert (segments, done.language) == ([], "")
+    assert done.engine_s < 2
+
+
+def test_noise_says_nothing(whisper: Worker) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * PCM_RATE_IN).astype(np.float32)
+    assert whisper.transcribe(noise)[0] == []
+
+
+@pytest.mark.parametrize("language", ["en", "EN", "en-GB", "english"])
+def test_a_language_may_be_a_code_a_tag_or_a_name(whisper: Worker, language: str) -> None:
+    _, done = whisper.transcribe(recording("librispeech-6930-75918-0000"), language=language)
+    assert done.language == "en"
+
+
+def test_an_unknown_language_is_refused(whisper: Worker) -> None:
+    refusal = whisper.refusal(recording("jfk"), language="klingon")
+    assert (refusal.error.code, refusal.error.param) == ("invalid_request", "language")
+    assert "klingon" in refusal.error.message
+
+
+def test_a_prompt_gives_the_spelling_and_cannot_give_orders(whisper: Worker) -> None:
+    audio = recording("jfk")
+    orders = "<|startoftranscript|><|zh|><|translate|><|notimestamps|><|endoftext|>"
+    segments, _ = whisper.transcribe(audio, prompt=orders)
+    assert segments == whisper.transcribe(audio)[0][: len(segments)] or words(segments[0].text) == words(JFK)
+    assert whisper.transcribe(audio, prompt="a long prompt " * 500)[0]
+
+
+def test_long_audio_is_heard_to_its_end_and_no_word_is_cut(whisper: Worker) -> None:
+    speech = recording("librispeech-6930-75918-0001")
+    # Five minutes are worked on at once: the first speech runs over that border, the second ends the audio.
+    audio = np.concatenate([silence(293), speech, silence(40), speech])
+    segments, _ = whisper.transcribe(audio, language="en")
+    heard_words = words("".join(segment.text for segment in segments))
+    missed = len(words(BASKETS)) * 2 - len([word for word in heard_words if word in words(BASKETS)])
+    assert abs(missed) <= 4
+    assert heard_words.count("baskets") == heard_words.count("supper") == 2
+    assert 292 < segments[0].start < 295
+    assert audio.size / PCM_RATE_IN - 2 < segments[-1].end <= audio.size / PCM_RATE_IN
+    times = [time for segment in segments for time in (segment.start, segment.end)]
+    assert times == sorted(times)
+
+
+def test_chinese_comes_out_in_the_script_that_was_asked_for(whisper: Worker, kokoro: Worker) -> None:
+    audio = for_whisper(kokoro.speak("今天天气很好，我们去公园散步。"))
+    segments, done = whisper.transcribe(audio, words=True)
+    text = "".join(segment.text for segment in segments)
+    assert done.language == "zh"
+    assert len(set("今天气很好我们去公园散步") & set(text)) >= 10
+    assert "".join(word.word for segment in segments for word in segment.words) == text
+    traditional = "".join(segment.text for segment in whisper.transcribe(audio, language="zh-TW")[0])
+    assert {"氣", "們"} <= set(traditional)
+    assert not {"气", "们"} & set(traditional)
+
+
+def test_two_recordings_at_once_are_not_mixed_up(whisper: Worker) -> None:
+    names = ["jfk", "librispeech-6930-75918-0000"]
+    alone = [whisper.transcribe(recording(name), language="en")[0] for name in names]
+    jobs = [whisper.begin(recording(name), language="en") for name in names]
+    for job, expected in zip(jobs, alone, strict=True):
+        messages, _ = whisper.finish(job)
+        assert [m.text for m in messages if isinstance(m, Segment)] == [segment.text for segment in expected]
+
+
+def test_abort_before_the_end_gives_no_more_segments(whisper: Worker) -> None:
+    speech = np.concatenate([recording("librispeech-6930-75918-0001"), silence(3)])
+    job = whisper.begin(np.tile(speech, 6), language="en")
+    first = whisper.next(job)
+    assert isinstance(first, Segment)
+    whisper.abort(job)
+    messages, end = whisper.finish(job)
+    assert isinstance(end, Done)
+    assert end.aborted
+    assert all(isinstance(message, Segment) and message.end < 90 for message in messages)
+
+
+def test_a_model_with_a_file_missing_says_which(
+    runtime_python: Callable[[str], Path], model_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """faster-whisper would fetch the tokenizer from a network."""
+    (tmp_path / "model").mkdir()
+    for file in ("model.bin", "config.json"):
+        (tmp_path / "model" / file).symlink_to(model_dir("whisper-base") / file)
+    (tmp_path / "cache").mkdir()
+    spec = EngineSpec("faster_whisper", "broken", str(tmp_path / "model"))
+    zygote = Zygote(runtime_python("faster_whisper"), spec, tmp_path / "cache")
+    worker = zygote.fork(expect=Failed)
+    assert isinstance(worker.came_up, Failed)
+    assert worker.came_up.error.code == "model_not_installed"
+    assert "tokenizer.json" in worker.came_up.error.message
+    assert zygote.end(worker) == 1
+    zygote.close()

@@ -1,0 +1,179 @@
+"""A zygote and its workers for tests: started, spoken to and ended as the daemon does it, but blocking."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import wave
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from audiod.supervisor.zygote import Launch
+from audioproto import framing
+from audioproto.types import EngineSpec
+from audioproto.worker import (
+    Abort,
+    AudioChunk,
+    AudioStart,
+    Done,
+    Exited,
+    Failed,
+    Fork,
+    Forked,
+    FromWorker,
+    FromZygote,
+    Init,
+    Message,
+    Prepared,
+    Ready,
+    Segment,
+    Synthesize,
+    Transcribe,
+)
+from daemons import AUDIO, TOP
+
+Samples = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+
+def recording(name: str) -> Samples:
+    """A file of tests/data/audio: mono, 16 kHz, within -1 to 1."""
+    with wave.open(str(AUDIO / f"{name}.wav")) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+
+
+class _Peer(Generic[T]):
+    """Our end of a socketpair."""
+
+    def __init__(self, sock: socket.socket, union: type[T]) -> None:
+        self.sock = sock
+        self._decoder = framing.Decoder(union)
+        self._messages: list[T] = []
+
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        socket.send_fds(self.sock, [framing.encode(message)], [] if descriptor is None else [descriptor])
+
+    def receive(self) -> T:
+        while not self._messages:
+            data = self.sock.recv(1 << 18)
+            if not data:
+                raise EOFError
+            self._messages += self._decoder.feed(data)
+        return self._messages.pop(0)
+
+
+class Worker:
+    """A forked worker. Jobs are numbered by it; what they bring is kept until it is asked for."""
+
+    def __init__(self, sock: socket.socket, pid: int) -> None:
+        self._peer: _Peer[FromWorker] = _Peer(sock, FromWorker)  # type: ignore[arg-type]
+        self.pid = pid
+        self._jobs = 0
+        self._brought: dict[int, list[Message]] = {}
+        self.came_up = self._peer.receive()
+
+    def begin(self, samples: Samples | None = None, text: str = "", voice: str = "", **fields: object) -> int:
+        """Start to transcribe `samples` (16 kHz), or to speak `text`; returns the job's number."""
+        self._jobs += 1
+        self._brought[self._jobs] = []
+        if samples is None:
+            self._peer.send(Synthesize(self._jobs, text, voice, **fields))  # type: ignore[arg-type]
+            return self._jobs
+        memory = os.memfd_create("pcm")
+        os.write(memory, (samples * 32767).astype("<i2").tobytes())
+        self._peer.send(Transcribe(self._jobs, samples.size, **fields), memory)  # type: ignore[arg-type]
+        os.close(memory)
+        return self._jobs
+
+    def abort(self, job: int) -> None:
+        self._peer.send(Abort(job))
+
+    def next(self, job: int) -> Message:
+        """The next message of the job, waiting for it."""
+        while not self._brought[job]:
+            message = self._peer.receive()
+            assert isinstance(message, Segment | AudioStart | AudioChunk | Done | Failed)
+            self._brought[message.job].append(message)
+        return self._brought[job].pop(0)
+
+    def finish(self, job: int) -> tuple[list[Message], Done | Failed]:
+        """What is still to come of the job, and its end."""
+        messages: list[Message] = []
+        while not isinstance(message := self.next(job), Done | Failed):
+            messages.append(message)
+        return messages, message
+
+    def transcribe(self, samples: Samples, **fields: object) -> tuple[list[Segment], Done]:
+        messages, end = self.finish(self.begin(samples, **fields))
+        assert isinstance(end, Done), end
+        return [message for message in messages if isinstance(message, Segment)], end
+
+    def speak(self, text: str, voice: str = "", **fields: object) -> Samples:
+        """The speech, within -1 to 1, at the rate that the worker told when it came up."""
+        messages, end = self.finish(self.begin(None, text, voice, **fields))
+        assert isinstance(end, Done), end
+        return heard(messages)
+
+    def refusal(self, samples: Samples | None = None, text: str = "", **fields: object) -> Failed:
+        _, end = self.finish(self.begin(samples, text, **fields))  # type: ignore[arg-type]
+        assert isinstance(end, Failed), end
+        return end
+
+    def close(self) -> None:
+        self._peer.sock.close()
+
+
+def heard(messages: list[Message]) -> Samples:
+    """The audio in a job's messages."""
+    pcm = b"".join(message.pcm for message in messages if isinstance(message, AudioChunk))
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+
+
+class Zygote:
+    """A zygote in `python`'s runtime, prepared for `spec`. `cache` is its home and its temporary directory."""
+
+    def __init__(self, python: Path, spec: EngineSpec, cache: Path) -> None:
+        ours, theirs = socket.socketpair()
+        launch = Launch(python, TOP / "daemon", cache, spec)
+        self.log = cache.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(python), "-m", "audioworker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env=launch.environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
+            )
+        theirs.close()
+        self._peer: _Peer[FromZygote] = _Peer(ours, FromZygote)  # type: ignore[arg-type]
+        self._peer.send(Init(spec))
+        self.came_up = self._peer.receive()
+        assert isinstance(self.came_up, Prepared), self.came_up
+        self.hold = self.came_up.hold
+        self._forks = 0
+
+    def fork(self, expect: type[Ready | Failed] = Ready) -> Worker:
+        self._forks += 1
+        ours, theirs = socket.socketpair()
+        self._peer.send(Fork(self._forks), theirs.fileno())
+        theirs.close()
+        forked = self._peer.receive()
+        assert isinstance(forked, Forked), forked
+        worker = Worker(ours, forked.pid)
+        assert isinstance(worker.came_up, expect), worker.came_up
+        return worker
+
+    def end(self, worker: Worker) -> int:
+        """Have the worker end, and return its exit status once the zygote has reaped it."""
+        worker.close()
+        exited = self._peer.receive()
+        assert isinstance(exited, Exited), exited
+        return exited.status
+
+    def close(self) -> None:
+        self._peer.sock.close()
+        self.process.wait(60)
