@@ -49,7 +49,7 @@ class Server:
         self.answers[path] = answer
 
     def streams(self, path: str, *lines: msgspec.Struct, then: asyncio.Event | None = None) -> None:
-        """All lines but the last at once, and the last when `then` is set; without lines it stays open."""
+        """All lines but the last at once, and the last when `then` is set, if given."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             self.bodies.append((request.path, await request.read()))
@@ -111,7 +111,13 @@ async def start(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
 
 async def audioctl(*arguments: str, stdin: bytes = b"", **settings: str) -> Ended:
     process = await start(*arguments, **settings)
-    out, err = await process.communicate(stdin)
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
 

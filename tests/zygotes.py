@@ -43,7 +43,7 @@ T = TypeVar("T")
 def recording(name: str) -> Samples:
     """A file of tests/data/audio: mono, 16 kHz, within -1 to 1."""
     with wave.open(str(AUDIO / f"{name}.wav")) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
 
 
 class _Peer(Generic[T]):
@@ -108,7 +108,7 @@ class Worker:
         return messages, message
 
     def transcribe(self, samples: Samples, **fields: object) -> tuple[list[Segment], Done]:
-        messages, end = self.finish(self.begin(samples, **fields))
+        messages, end = self.finish(self.begin(samples, **fields))  # type: ignore[arg-type]
         assert isinstance(end, Done), end
         return [message for message in messages if isinstance(message, Segment)], end
 
@@ -130,7 +130,7 @@ class Worker:
 def heard(messages: list[Message]) -> Samples:
     """The audio in a job's messages."""
     pcm = b"".join(message.pcm for message in messages if isinstance(message, AudioChunk))
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
 
 
 class Zygote:

@@ -216,7 +216,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
     at: float
     kind: str
-    """`state`, `evicted`, `worker_died`, `drain`, `reload`, `pull`."""
+    """`listening` (the first one), `state`, `worker_died`, `drain`, `reload`, `pull`."""
     message: str
     model: str = ""
     state: str = ""

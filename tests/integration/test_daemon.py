@@ -270,8 +270,7 @@ def watching(daemon: Daemon) -> Iterator[Iterator[dict[str, str]]]:
     ) as process:
         assert process.stdout is not None
         stream = process.stdout
-        daemon.ctl("undrain")  # its event shows that the listener listens
-        assert json.loads(stream.readline())["kind"] == "drain"
+        assert json.loads(stream.readline())["kind"] == "listening"
         try:
             yield (event for event in map(json.loads, stream) if event["kind"] == "state")
         finally:

@@ -11,35 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blockbuster import blockbuster_ctx
 
 from audiod.media.pool import MediaPool
 from audiod.media.upload import Upload
 from audioproto.errors import AudioTooLong, BadAudio, UploadTooLarge
 from daemons import AUDIO
+from media_pools import LIMIT_BYTES, decoded, media_pool
 from sounds import muxed, s16, similarity, sweep, tone, wav
 
 SECONDS = 3.0
 MAX_AUDIO_S = 60.0
-LIMIT_BYTES = 2**30
 
 
 @pytest.fixture
 async def pool() -> AsyncIterator[MediaPool]:
-    with blockbuster_ctx("audiod"):
-        pool = MediaPool(max_audio_s=MAX_AUDIO_S, decode_timeout_s=20.0)
+    async with media_pool(max_audio_s=MAX_AUDIO_S, decode_timeout_s=20.0) as pool:
         yield pool
-        await pool.close()
-
-
-async def decoded(pool: MediaPool, data: bytes) -> bytes:
-    """Mono s16le at 16 kHz."""
-    with Upload(LIMIT_BYTES) as upload:
-        upload.write(data)
-        with await pool.decode(upload) as pcm:
-            assert os.fstat(pcm.fd).st_size == pcm.samples * 2
-            assert pcm.duration_s == pcm.samples / 16_000
-            return os.pread(pcm.fd, pcm.samples * 2, 0)
 
 
 def file(container: str, codec: str, rate: int, **how: object) -> Callable[[], bytes]:
@@ -252,18 +239,16 @@ async def test_a_file_that_cannot_be_used_is_the_callers_fault_and_says_why(pool
 
 @pytest.mark.parametrize("name", ["flac", "mp3", "m4a", "webm", "ogg opus", "wav s16 16k", "wav u8 8k", "aac adts"])
 async def test_a_recording_over_the_limit_is_refused(name: str) -> None:
-    pool = MediaPool(max_audio_s=SECONDS - 0.5)
-    with pytest.raises(AudioTooLong, match="the limit is 2 s"):
-        await decoded(pool, FORMATS[name]())
-    await pool.close()
+    async with media_pool(max_audio_s=SECONDS - 0.5) as pool:
+        with pytest.raises(AudioTooLong, match="the limit is 2 s"):
+            await decoded(pool, FORMATS[name]())
 
 
 async def test_a_wav_without_a_length_is_held_to_the_limit_too() -> None:
-    pool = MediaPool(max_audio_s=1.0)
-    for rate in (8_000, 16_000):
-        with pytest.raises(AudioTooLong):
-            await decoded(pool, wav(sweep(2.0, rate), rate, claimed_bytes=0xFFFF_FFFF))
-    await pool.close()
+    async with media_pool(max_audio_s=1.0) as pool:
+        for rate in (8_000, 16_000):
+            with pytest.raises(AudioTooLong):
+                await decoded(pool, wav(sweep(2.0, rate), rate, claimed_bytes=0xFFFF_FFFF))
 
 
 async def test_a_file_that_names_others_has_nothing_opened(pool: MediaPool, tmp_path: Path) -> None:

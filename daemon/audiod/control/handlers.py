@@ -131,6 +131,7 @@ class Control:
     async def _events(self, http: web.Request) -> web.StreamResponse:
         response = await _begin(http)
         with self._services.manager.listen() as happenings:
+            happenings.put_nowait(Event(time.time(), "listening", f"audiod {__version__} tells what happens from now on"))
             while True:
                 await response.write(msgspec.json.encode(await happenings.get()) + b"\n")
 

@@ -1,0 +1,35 @@
+"""A media pool for tests: watched for calls that block the event loop, and closed whatever happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from blockbuster import blockbuster_ctx
+
+from audiod.media.pool import MediaPool
+from audiod.media.upload import Upload
+
+LIMIT_BYTES = 2**30
+
+
+@asynccontextmanager
+async def media_pool(**settings: Any) -> AsyncIterator[MediaPool]:
+    with blockbuster_ctx("audiod"):
+        pool = MediaPool(**settings)
+        try:
+            yield pool
+        finally:
+            await pool.close()
+
+
+async def decoded(pool: MediaPool, data: bytes) -> bytes:
+    """What a transcriber gets for `data`: mono s16le at 16 kHz."""
+    with Upload(LIMIT_BYTES) as upload:
+        upload.write(data)
+        with await pool.decode(upload) as pcm:
+            assert os.fstat(pcm.fd).st_size == pcm.samples * 2
+            assert pcm.duration_s == pcm.samples / 16_000
+            return os.pread(pcm.fd, pcm.samples * 2, 0)
