@@ -155,24 +155,29 @@ class Zygote:
         assert isinstance(self.came_up, Prepared), self.came_up
         self.hold = self.came_up.hold
         self._forks = 0
+        self._ended: dict[int, int] = {}
 
     def fork(self, expect: type[Ready | Failed] = Ready) -> Worker:
         self._forks += 1
         ours, theirs = socket.socketpair()
         self._peer.send(Fork(self._forks), theirs.fileno())
         theirs.close()
-        forked = self._peer.receive()
-        assert isinstance(forked, Forked), forked
-        worker = Worker(ours, forked.pid)
+        while not isinstance(message := self._peer.receive(), Forked):
+            self._note(message)
+        worker = Worker(ours, message.pid)
         assert isinstance(worker.came_up, expect), worker.came_up
         return worker
 
     def end(self, worker: Worker) -> int:
         """Have the worker end, and return its exit status once the zygote has reaped it."""
         worker.close()
-        exited = self._peer.receive()
-        assert isinstance(exited, Exited), exited
-        return exited.status
+        while worker.pid not in self._ended:
+            self._note(self._peer.receive())
+        return self._ended[worker.pid]
+
+    def _note(self, message: FromZygote) -> None:
+        assert isinstance(message, Exited), message
+        self._ended[message.pid] = message.status
 
     def close(self) -> None:
         self._peer.sock.close()

@@ -54,7 +54,9 @@ _PICTURES = re.compile(
 _SOFT_WRAP = re.compile(r"(?<=[^\n]{39}[^\s.!?…:;])[ \t]{0,9}\n(?=[a-z])")
 _BLANK = re.compile(r"[^\S\n]+")
 _LONG_WORD = re.compile(rf"([{_LETTER}0-9]{{{LONGEST_WORD}}})[{_LETTER}0-9]+")
-_LONG_NUMBER = re.compile(r"[0-9]{13,}|[0-9]{1,3}(?:,[0-9]{3}){5,}")
+_NUMBERS = re.compile(r"[0-9]+(?:,[0-9]+)*")
+_MOST_DIGITS, _MOST_GROUPED_DIGITS = 12, 15
+"""Longer numbers are spelled out: 13 digits in a row are an identifier, and pronouncers have no names past trillions."""
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
 
 _CLOSING = "\"'”’»）)\\]】」』》"
@@ -77,7 +79,7 @@ def clean(text: str) -> str:
     text = _without_markup(text)
     text = _PICTURES.sub(" ", text)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
-    text = _LONG_NUMBER.sub(lambda run: " ".join(run[0].replace(",", "")[:LONGEST_WORD]), text)
+    text = _NUMBERS.sub(lambda run: _speakable_number(run[0]), text)
     text = _LONG_WORD.sub(r"\1", text)
     text = _REPEATED.sub(r"\1\1\1", text)
     lines = (_BLANK.sub(" ", line).strip() for line in text.split("\n"))
@@ -102,11 +104,21 @@ def _without_markup(text: str) -> str:
     return html.unescape(_ESCAPE.sub(r"\1", text))
 
 
+def _speakable_number(digits: str) -> str:
+    """`digits`, with commas or without, as they are where a name can be read for them, else digit by digit."""
+    groups = digits.split(",")
+    if not all(len(group) == 3 for group in groups[1:]):  # a list, and not thousands
+        return ", ".join(map(_speakable_number, groups))
+    plain = "".join(groups)
+    longest = _MOST_DIGITS if len(groups) == 1 else _MOST_GROUPED_DIGITS
+    return digits if len(plain) <= longest else " ".join(plain[:LONGEST_WORD])
+
+
 def _ended(line: str) -> str:
     """The line with an end mark: without one a voice stops as if it were interrupted."""
-    if not line[-1].isalnum():
+    if unicodedata.category(line[-1])[0] == "P":
         return line
-    return line + ("。" if re.match(f"[{HAN}]", line[-1]) else ".")
+    return line + ("。" if re.search(f"[{HAN}]", line) else ".")
 
 
 def sentences(cleaned: str) -> Iterator[str]:

@@ -63,11 +63,13 @@ _PUNCTUATION = {
 }
 _DIGITS = str.maketrans("0123456789", "零一二三四五六七八九")
 _SPOKEN_SIGNS = str.maketrans({"〇": "零", "+": "加", "=": "等于", "×": "乘", "÷": "除以", "&": "和"})
-_MONEY = re.compile(r"([¥￥$€£])\s?(\d[\d.]*(?:[万亿千百])?)(?:元|块)?")
+_MONEY = re.compile(r"([¥￥$€£])\s?(\d+(?:\.\d+)?(?:[万亿千百])?)(?:元|块)?")
 _CURRENCY = {"¥": "元", "￥": "元", "$": "美元", "€": "欧元", "£": "英镑"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _CLOCK = re.compile(r"(?<![\d:])(\d{1,2}):(\d{2})(?![\d:])")
-_DIGIT_STRING = re.compile(r"(?<![\d.])(?:0\d+|\d{9,})(?![\d.])")
+_MINUS = re.compile(r"(?<!\d)-(?=\d+(?:\.\d+)?\s?[℃°度])|(?<![^\s(（，：:])-(?=\d)")
+"""Before a temperature, or where nothing stands before it that a range could begin with ("2020年-2024年")."""
+_DIGIT_STRING = re.compile(r"(?<![\d.])(?:0\d+|\d{9,})(?!\.?\d)")
 """A leading zero or nine digits: a telephone number or an identifier, read digit by digit."""
 
 
@@ -210,6 +212,7 @@ def _numbers_in_words(sentence: str) -> str:
     sentence = _THOUSANDS.sub("", sentence.translate(_SPOKEN_SIGNS))
     sentence = _MONEY.sub(lambda money: money[2] + _CURRENCY[money[1]], sentence)
     sentence = _CLOCK.sub(lambda clock: f"{clock[1]}点" + (f"{clock[2]}分" if clock[2] != "00" else "整"), sentence)
+    sentence = _MINUS.sub("负", sentence)
     sentence = _DIGIT_STRING.sub(lambda digits: digits[0].translate(_DIGITS), sentence)
     words: str = cn2an.transform(sentence, "an2cn")
     return words.translate(_DIGITS)
