@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -102,14 +103,13 @@ def muxed(
     file = io.BytesIO()
     with av.open(file, mode="w", format=container, options=options or {}) as output:
         output.metadata.update(metadata or {})
-        sound = picture = None
+        sound: AudioStream | None = None
+        picture: VideoStream | None = None
         if video:
-            picture = output.add_stream(video, rate=10)
-            assert isinstance(picture, VideoStream)
+            picture = cast(VideoStream, output.add_stream(video, rate=10))
             picture.width, picture.height, picture.pix_fmt = 64, 64, "yuv420p"
         if codec:
-            sound = output.add_stream(codec, rate=rate, options=codec_options or {})
-            assert isinstance(sound, AudioStream)
+            sound = cast(AudioStream, output.add_stream(codec, rate=rate, options=codec_options or {}))
             sound.layout = layout
         if picture is not None:
             for number in range(round(samples.size / rate * 10)):

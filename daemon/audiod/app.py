@@ -56,10 +56,10 @@ def limits(config: Config) -> Limits:
     total_bytes, _ = memory.host_memory_bytes()
     residency = config.residency
     return Limits(
-        device_bytes=residency.budget or total_bytes // 2,
-        host_bytes=residency.park_budget or total_bytes // 4,
+        device_bytes=int(residency.budget) or total_bytes // 2,
+        host_bytes=int(residency.park_budget) or total_bytes // 4,
         queue_requests=residency.queue_requests,
-        max_switch_wait_s=residency.max_switch_wait,
+        max_switch_wait_s=float(residency.max_switch_wait),
     )
 
 
@@ -67,10 +67,10 @@ def profile(entry: ModelEntry, config: Config) -> Profile:
     residency = config.residency
     return Profile(
         model=entry.id,
-        ready_bytes=entry.ready_bytes,
-        parked_bytes=entry.parked_bytes,
-        keep_alive_s=residency.keep_alive if entry.keep_alive is None else entry.keep_alive,
-        park_keep_alive_s=residency.park_keep_alive if entry.park_keep_alive is None else entry.park_keep_alive,
+        ready_bytes=int(entry.ready_bytes),
+        parked_bytes=int(entry.parked_bytes),
+        keep_alive_s=float(residency.keep_alive if entry.keep_alive is None else entry.keep_alive),
+        park_keep_alive_s=float(residency.park_keep_alive if entry.park_keep_alive is None else entry.park_keep_alive),
         pinned=entry.pinned,
         concurrency=entry.concurrency,
     )
@@ -186,7 +186,7 @@ class Daemon:
                 logger.error("reload refused, the old configuration stays: %s", error.message)
 
     async def pull(self, model: str, say: Callable[[str], None]) -> None:
-        """Install a model in a process of its own, which may take minutes and memory. Raises InstallFailed."""
+        """Install a model in a process group of its own, which may take minutes and memory. Raises InstallFailed."""
         config = self.services.config
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -200,19 +200,25 @@ class Daemon:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         assert process.stdout is not None
-        last = ""
+        failure = ""
         try:
-            async for line in process.stdout:
-                last = line.decode(errors="replace").rstrip() or last
-                say(last)
+            async for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip()
+                if line.startswith("audiod: "):
+                    failure = line.removeprefix("audiod: ")
+                else:
+                    say(line)
             status = await process.wait()
         except asyncio.CancelledError:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
         if status:
-            raise InstallFailed(last or f"the installer exited with status {status}", hint=f"audiod install {model}")
+            failure = failure or f"the installer exited with status {status}"
+            raise InstallFailed(failure, hint=f"audiod install {model}")
         await asyncio.to_thread(self.services.library.look_again)
 
     # --- start-up -------------------------------------------------------------------------------------------------

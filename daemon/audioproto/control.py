@@ -6,10 +6,10 @@ fields are ignored on decoding, so an older CLI and a newer daemon still talk.
 | request | method, path | answer |
 | --- | --- | --- |
 | GetStatus, GetModels, GetVersion | GET | Status, ModelList, Version |
-| Load, Park, Unload, Pull | POST | JSON lines of Progress, the last one with `done` or `error` |
-| Drain | POST | the same |
+| Load, Park, Unload, Drain | POST | JSON lines of Progress: "accepted" at once, the last with `done` or `error` |
+| Pull | POST | the same, with the installer's lines between |
 | Undrain, Reload | POST | Outcome |
-| WatchEvents | GET | JSON lines of Event, for as long as the caller stays |
+| WatchEvents | GET | JSON lines of Event, `listening` at once, for as long as the caller stays |
 
 An error before the answer begins has its HTTP status and an ErrorBody.
 """

@@ -56,7 +56,7 @@ _BLANK = re.compile(r"[^\S\n]+")
 _LONG_WORD = re.compile(rf"([{_LETTER}0-9]{{{LONGEST_WORD}}})[{_LETTER}0-9]+")
 _NUMBERS = re.compile(r"[0-9]+(?:,[0-9]+)*")
 _MOST_DIGITS, _MOST_GROUPED_DIGITS = 12, 15
-"""Longer numbers are spelled out: 13 digits in a row are an identifier, and pronouncers have no names past trillions."""
+"""Longer numbers are spelled out: 13 digits in a row are an identifier, and past trillions there are no names."""
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
 
 _CLOSING = "\"'”’»）)\\]】」』》"

@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from daemons import AUDIO, TOP, Daemon, running
+from sounds import wav
 
 
 def children(pid: int) -> set[int]:
@@ -153,10 +155,8 @@ BAD_FILES = {
     "empty": b"",
     "text": b"this is no audio at all" * 50,
     "truncated wav": (AUDIO / "jfk.wav").read_bytes()[:40],
-    "wav with no samples": (AUDIO / "jfk.wav").read_bytes()[:44],
-    "wav that claims ten hours": (AUDIO / "jfk.wav").read_bytes()[:40]
-    + (36_000 * 32_000).to_bytes(4, "little")
-    + bytes(3200),
+    "wav with no samples": wav(np.zeros(0), 16_000),
+    "wav that claims ten hours": wav(np.zeros(1600), 16_000, claimed_bytes=36_000 * 32_000),
 }
 
 
@@ -192,8 +192,7 @@ def test_an_upload_over_the_limit_is_413(tmp_path: Path, state_dir: Path) -> Non
 
 
 def test_silence_has_no_words(daemon: Daemon) -> None:
-    silence = (AUDIO / "jfk.wav").read_bytes()[:40] + (64_000).to_bytes(4, "little") + bytes(64_000)
-    status, body = transcribe(daemon, silence)
+    status, body = transcribe(daemon, wav(np.zeros(32_000), 16_000))
     assert (status, json.loads(body)["text"]) == (200, "")
 
 

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from audiod.api.services import Services
+from audiod.models import install
 from audiod.residency import budget
 from audiod.residency.events import Resource
 from audiod.residency.machine import ModelState
@@ -71,7 +72,7 @@ class Control:
             case GetStatus():
                 return _json(await self._status())
             case GetModels():
-                return _json(self._models())
+                return _json(await asyncio.to_thread(self._models))
             case GetVersion():
                 return _json(Version(__version__, PROTOCOL_VERSION))
             case Load(model):
@@ -114,6 +115,7 @@ class Control:
 
     async def _pulling(self, http: web.Request, model: str) -> web.StreamResponse:
         response = await _begin(http)
+        await _line(response, Progress("accepted"))
         lines: asyncio.Queue[str] = asyncio.Queue()
 
         async def tell() -> None:
@@ -131,7 +133,9 @@ class Control:
     async def _events(self, http: web.Request) -> web.StreamResponse:
         response = await _begin(http)
         with self._services.manager.listen() as happenings:
-            happenings.put_nowait(Event(time.time(), "listening", f"audiod {__version__} tells what happens from now on"))
+            happenings.put_nowait(
+                Event(time.time(), "listening", f"audiod {__version__} tells what happens from now on")
+            )
             while True:
                 await response.write(msgspec.json.encode(await happenings.get()) + b"\n")
 
@@ -193,7 +197,9 @@ class Control:
         )
 
     def _models(self) -> ModelList:
-        library = self._services.library
+        """What is installed is looked up anew. Reads the disk: not for the event loop."""
+        library, places = self._services.library, self._services.config.places
+        library.look_again()
         infos = []
         for entry in library.entries.values():
             missing = library.missing(entry)
@@ -209,6 +215,7 @@ class Control:
                     licence=entry.licence,
                     installed=not missing,
                     missing=missing,
+                    download_bytes=install.download_bytes(entry, places),
                 )
             )
         return ModelList(infos)

@@ -25,7 +25,8 @@ ENCODED: dict[SpeechFormat, tuple[str, str, int, dict[str, str]]] = {
     # FFmpeg fills an Ogg page with 1 s by default; a listener would wait for it.
     SpeechFormat.OPUS: ("ogg", "libopus", 48_000, {"page_duration": "100000"}),
     SpeechFormat.AAC: ("adts", "aac", 96_000, {}),
-    SpeechFormat.FLAC: ("flac", "flac", 0, {}),
+    # Nor is there anyone to write tags into the 8 KiB that it leaves free for them.
+    SpeechFormat.FLAC: ("flac", "flac", 0, {"metadata_header_padding": "0"}),
 }
 """Container, encoder, bit rate (chosen to be transparent for one voice), muxer options."""
 

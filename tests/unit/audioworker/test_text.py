@@ -76,7 +76,9 @@ def test_cleaning_markup_is_harmless_whatever_the_markup(written: str) -> None:
     assert "\n\n" not in text.clean(written)
 
 
-@pytest.mark.parametrize("unit", ["*", "_", "`", "[", "](", "<a ", "<", "|", "-", "#", "> ", "\\", "**a", "1,", "a.", "("])
+@pytest.mark.parametrize(
+    "unit", ["*", "_", "`", "[", "](", "<a ", "<", "|", "-", "#", "> ", "\\", "**a", "1,", "a.", "("]
+)
 @pytest.mark.timeout(60)
 def test_a_long_text_of_marks_does_not_hang_it(unit: str) -> None:
     """In linear time this takes a second; in quadratic time, which such patterns easily take, an hour."""
@@ -103,7 +105,8 @@ def test_what_is_too_long_for_the_model_is_encoded_in_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "so"), [(".", True), ("…！", True), ("?!", True), ("a.", False), ("1", False), ("", False), ("👍", False)]
+    ("written", "so"),
+    [(".", True), ("…！", True), ("?!", True), ("a.", False), ("1", False), ("", False), ("👍", False)],
 )
 def test_a_pause_is_told_from_nothing_to_say(written: str, so: bool) -> None:
     assert text.only_punctuation(written) is so

@@ -99,7 +99,7 @@ def test_the_header_of_a_stream_is_read_by_python_and_by_us() -> None:
 def test_an_mp3_with_a_tag_says_how_long_it_is(rate: int, layout: str) -> None:
     data = muxed("mp3", "libmp3lame", sweep(2.0, rate), rate, layout=layout, metadata={"title": "A" * 5_000})
     assert xing.duration_s(partial(read_at, data)) == pytest.approx(2.0, abs=0.2)
-    assert xing.duration_s(partial(read_at, data[: len(data) // 2])) == pytest.approx(2.0, abs=0.2)
+    assert xing.duration_s(partial(read_at, data[:-500])) == pytest.approx(2.0, abs=0.2)
 
 
 def test_an_mp3_without_a_tag_says_nothing() -> None:

@@ -189,7 +189,11 @@ class Trace:
                 self.feed(Cancelled(request))
         elif choice < 0.90:
             self.operations.add(self.number)
-            orders: list[Event] = [LoadAsked(self.number, model), ParkAsked(self.number, model), UnloadAsked(self.number, model)]
+            orders: list[Event] = [
+                LoadAsked(self.number, model),
+                ParkAsked(self.number, model),
+                UnloadAsked(self.number, model),
+            ]
             self.feed(self.random.choice(orders))
         elif choice < 0.92:
             self.operations.add(self.number)
