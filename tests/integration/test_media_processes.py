@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,11 +65,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
+def ended(pidfd: int) -> bool:
+    return bool(select.select([pidfd], [], [], 0)[0])
+
+
 async def kill(*pids: int) -> None:
     """Kill them, and wait until they are dead: a process may still read its socket after kill(2) has returned."""
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    await until(lambda: all(not Path(f"/proc/{pid}").exists() or status(pid)["State"].startswith("Z") for pid in pids))
+    handles = [os.pidfd_open(pid) for pid in pids]
+    for handle in handles:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        await until(partial(ended, handle))
+        os.close(handle)
 
 
 async def at_work(pool: MediaPool) -> None:
