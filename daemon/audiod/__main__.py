@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from audiod import config as configuration
 from audiod.config import Config
 from audioproto import __version__
@@ -90,8 +92,6 @@ def check_config(arguments: argparse.Namespace) -> int:
     config = configuration.load(file, os.environ)
     entries = catalogue.load(config.catalogue_dir)
     if arguments.json:
-        import msgspec
-
         print(json.dumps(msgspec.to_builtins(config, enc_hook=str), indent=2))
     else:
         print(f"{file or 'built-in configuration'}: correct, {len(entries)} models in {config.catalogue_dir}")
@@ -104,6 +104,9 @@ def main() -> int:
     try:
         return verb(arguments)
     except AudiodError as error:
+        if getattr(arguments, "json", False):
+            print(json.dumps({"error": msgspec.to_builtins(error.body())}), file=sys.stderr)
+            return error.exit_status
         print(f"audiod: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  try: {error.hint}", file=sys.stderr)

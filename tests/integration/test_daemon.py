@@ -93,6 +93,7 @@ def test_unknown_names_say_what_to_type(daemon: Daemon) -> None:
     refused = daemon.ctl("load", "nonesuch")
     assert refused.returncode == 4
     assert "audioctl models" in refused.stderr
+    assert "alias of hibari, kokoro-82m" in daemon.ctl("load", "tts-1").stderr
     missing = daemon.ctl("load", "whisper-tiny-en")
     assert missing.returncode == 4
     assert "audioctl models pull whisper-tiny-en" in missing.stderr
@@ -167,6 +168,25 @@ def test_bad_audio_is_a_clear_400(daemon: Daemon, name: str) -> None:
     error = json.loads(body)["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
+
+
+def test_bad_uploads_do_not_make_the_daemon_grow(daemon: Daemon) -> None:
+    """Each is 5 MB, so that one kept anywhere would show."""
+
+    def resident_bytes() -> int:
+        lines = Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "RssShmem")))
+
+    def refuse(times: int) -> None:
+        for number in range(times):
+            bad = (b"no audio", BAD_FILES["wav that claims ten hours"], b"ID3\4\0\0\0\0\0\0")[number % 3]
+            assert transcribe(daemon, bad + bytes(5_000_000))[0] == 400
+
+    refuse(12)
+    descriptors, before = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())), resident_bytes()
+    refuse(60)
+    assert resident_bytes() - before < 10_000_000
+    assert len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) <= descriptors + 1
 
 
 def test_requests_that_cannot_work_have_the_status_that_clients_expect(daemon: Daemon) -> None:

@@ -57,11 +57,11 @@ class Library:
         return self._missing[entry.id]
 
     def entry(self, model: str) -> ModelEntry:
-        """The entry with that id. Raises ModelNotFound."""
-        try:
-            return self.entries[model]
-        except KeyError:
-            raise ModelNotFound(f"there is no model {model!r}", hint="audioctl models", param="model") from None
+        """The entry with that id; an alias may stand for several, so it is refused. Raises ModelNotFound."""
+        if entry := self.entries.get(model):
+            return entry
+        meant = f": {model} is an alias of {', '.join(self.aliases[model])}" if self.aliases.get(model) else ""
+        raise ModelNotFound(f"there is no model {model!r}{meant}", hint="audioctl models", param="model")
 
     def require_installed(self, model: str) -> ModelEntry:
         """The entry, if it can be used. Raises ModelNotFound, ModelNotInstalled with the command that installs it."""

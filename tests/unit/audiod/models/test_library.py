@@ -1,0 +1,78 @@
+"""Which model answers to a name, and which one of an alias's models speaks a text."""
+
+from __future__ import annotations
+
+import pytest
+
+from audiod.models.catalogue import ModelEntry
+from audiod.models.library import Library
+from audioproto.errors import AudiodError, ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound
+
+ALIASES = {"tts-1": ["hibari", "kokoro-82m"], "whisper-1": ["whisper-base"], "nothing": ["unknown"]}
+
+
+def library(entries: dict[str, ModelEntry], *missing: str) -> Library:
+    return Library(entries, ALIASES, lambda entry: "weights" if entry.id in missing else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "voice", "text", "spoken_by"),
+    [
+        ("tts-1", "alloy", "Hello.", ("hibari", "")),
+        ("tts-1", "alloy", "你好。", ("kokoro-82m", "")),
+        ("tts-1", "alloy", "说 Hello。", ("kokoro-82m", "")),
+        ("tts-1", "zf_xiaobei", "Hello.", ("kokoro-82m", "zf_xiaobei")),
+        ("tts-1", "", "123", ("hibari", "")),
+        ("hibari", "", "你好。", ("hibari", "")),
+        ("kokoro-82m", "", "Hello.", ("kokoro-82m", "")),
+    ],
+)
+def test_the_text_s_script_and_the_voice_choose_the_model(
+    entries: dict[str, ModelEntry], name: str, voice: str, text: str, spoken_by: tuple[str, str]
+) -> None:
+    entry, chosen = library(entries).speaker(name, voice, text)
+    assert entry.id == spoken_by[0]
+    assert chosen in (spoken_by[1], entry.voice_aliases.get(voice, ""))
+
+
+def test_the_next_model_of_an_alias_stands_in_for_one_that_is_not_installed(entries: dict[str, ModelEntry]) -> None:
+    assert library(entries, "hibari").speaker("tts-1", "alloy", "Hello.")[0].id == "kokoro-82m"
+
+
+def test_a_script_that_no_installed_model_speaks_names_the_one_that_would(entries: dict[str, ModelEntry]) -> None:
+    with pytest.raises(ModelNotInstalled) as refused:
+        library(entries, "kokoro-82m").speaker("tts-1", "alloy", "你好。")
+    assert refused.value.hint == "audioctl models pull kokoro-82m"
+
+
+@pytest.mark.parametrize(
+    ("name", "voice", "error"),
+    [
+        ("nonesuch", "", ModelNotFound),
+        ("nothing", "", ModelNotFound),
+        ("whisper-1", "", UnsupportedTask),
+        ("tts-1", "nobody", VoiceNotFound),
+        ("hibari", "zf_xiaobei", VoiceNotFound),
+    ],
+)
+def test_what_cannot_speak_says_why(
+    entries: dict[str, ModelEntry], name: str, voice: str, error: type[AudiodError]
+) -> None:
+    with pytest.raises(error):
+        library(entries).speaker(name, voice, "Hello.")
+
+
+def test_the_list_of_models_has_what_can_be_used_now(entries: dict[str, ModelEntry]) -> None:
+    names = library(entries, "kokoro-82m", "whisper-tiny-en").usable_names()
+    assert set(names) == {"whisper-base", "hibari", "whisper-1", "tts-1"}
+    assert "tts-1" not in library(entries, "kokoro-82m", "hibari").usable_names()
+
+
+def test_what_is_installed_later_is_seen_when_looked_for_again(entries: dict[str, ModelEntry]) -> None:
+    missing = {"hibari"}
+    found = Library(entries, ALIASES, lambda entry: "weights" if entry.id in missing else "")
+    missing.clear()
+    with pytest.raises(ModelNotInstalled):
+        found.require_installed("hibari")
+    found.look_again()
+    assert found.require_installed("hibari").id == "hibari"
