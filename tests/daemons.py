@@ -36,9 +36,7 @@ class Daemon:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOD_")}
-        # aiohttp's own multipart reader calls what aiohttp deprecates, when a part arrives in several pieces.
-        warnings = "error,ignore:unread_data() is deprecated:DeprecationWarning"
-        return kept | {"PYTHONPATH": f"{TOP / 'daemon'}:{TOP / 'ctl'}", "PYTHONWARNINGS": warnings}
+        return kept | {"PYTHONPATH": f"{TOP / 'daemon'}:{TOP / 'ctl'}", "PYTHONWARNINGS": "error"}
 
     def start(self) -> None:
         with self.log.open("ab") as log:

@@ -49,7 +49,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._audio = Counter("audiod_audio_seconds", "Audio transcribed.", ["model"], registry=self.registry)
+        self._audio = Counter("audiod_audio_seconds", "Audio transcribed or spoken.", ["model"], registry=self.registry)
         self._engine = Counter("audiod_engine_seconds", "Time in engines on it.", ["model"], registry=self.registry)
         self._deaths = Counter(
             "audiod_failures", "Times a model failed to start, load or stay up.", ["model"], registry=self.registry

@@ -15,7 +15,7 @@ from aiohttp import web
 from audiod.api.services import BEGUN, MODEL, SERVICES
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import BadRequest, UnspeakableText, WorkerDied
-from audioproto.worker import AudioChunk, AudioStart, Synthesize
+from audioproto.worker import AudioChunk, AudioStart, Done, Synthesize
 
 SPEED_RANGE = (0.25, 4.0)
 """OpenAI's, inclusive."""
@@ -88,13 +88,17 @@ async def _speak(request: web.Request, model: str, work: Synthesize, audio_forma
         worker = await stack.enter_async_context(services.manager.lease(model, services.config.residency.queue_timeout))
         job = await stack.enter_async_context(worker.run(work))
         encoder = None
+        rate = spoken_bytes = 0
         async for message in job:
             match message:
                 case AudioStart(sample_rate=rate, tempo=tempo):
                     encoder = await stack.enter_async_context(services.media.encoder(audio_format, rate, tempo))
                 case AudioChunk(pcm=pcm):
                     assert encoder is not None
+                    spoken_bytes += len(pcm)
                     await _write(request, response, await encoder.feed(pcm))
+                case Done(engine_s=engine_s) if rate:
+                    services.metrics.observe_audio(model, spoken_bytes / 2 / rate, engine_s)
         if encoder is None:
             raise UnspeakableText("the model found nothing to speak in this text", param="input")
         await _write(request, response, await encoder.finish())

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from audiod.api import transcripts
 from audiod.api.services import MODEL, SERVICES
@@ -23,6 +25,7 @@ FIELD_BYTES = 64 * 1024
 
 GRANULARITIES = ("word", "segment")
 _READ_BYTES = 256 * 1024
+_MAX_PARTS = 1000
 
 
 @dataclass(slots=True)
@@ -42,21 +45,14 @@ async def read_form(request: web.Request, limit_bytes: int) -> Form:
 
     Raises BadRequest for anything but a form, UploadTooLarge.
     """
-    if not request.content_type.startswith("multipart/"):
+    kind, options = parse_options_header(request.headers.get("Content-Type", ""))
+    if kind != "multipart/form-data":
         raise BadRequest("send multipart/form-data with the fields file and model")
     form = Form(Upload(limit_bytes))
     try:
-        reader = await request.multipart()
-        while (part := await reader.next()) is not None:
-            if not isinstance(part, BodyPartReader):
-                raise BadRequest("a part of the form is itself multipart")
-            if part.name == "file":
-                form.has_file = True
-                while chunk := await part.read_chunk(_READ_BYTES):
-                    form.upload.write(part.decode(chunk))
-            elif part.name:
-                form.fields[part.name].append(await _text(part))
-    except (ValueError, AssertionError) as error:  # what aiohttp raises on a malformed body
+        parser = PushMultipartParser(options.get("boundary", ""), max_segment_count=_MAX_PARTS)
+        await _read_parts(parser.parse_async(request.content.read, _READ_BYTES), form)
+    except MultipartError as error:
         form.upload.close()
         raise BadRequest(f"the multipart body is malformed: {error}") from error
     except BaseException:
@@ -65,16 +61,29 @@ async def read_form(request: web.Request, limit_bytes: int) -> Form:
     return form
 
 
-async def _text(part: BodyPartReader) -> str:
-    collected = bytearray()
-    while chunk := await part.read_chunk():
-        collected += chunk
-        if len(collected) > FIELD_BYTES:
-            raise BadRequest(f"the field {part.name} is longer than {FIELD_BYTES} bytes", param=part.name or "")
+async def _read_parts(events: AsyncIterator[MultipartSegment | bytes | bytearray | None], form: Form) -> None:
+    """Each part comes as its headers, then its content in pieces, then None."""
+    name, text = "", bytearray()
+    async for event in events:
+        if isinstance(event, MultipartSegment):
+            name, text = event.name or "", bytearray()
+            form.has_file |= name == "file"
+        elif event is None:
+            if name not in ("", "file"):
+                form.fields[name].append(_decoded(name, text))
+        elif name == "file":
+            form.upload.write(event)
+        else:
+            text += event
+            if len(text) > FIELD_BYTES:
+                raise BadRequest(f"the field {name} is longer than {FIELD_BYTES} bytes", param=name)
+
+
+def _decoded(name: str, text: bytearray) -> str:
     try:
-        return collected.decode()
+        return text.decode()
     except UnicodeDecodeError as error:
-        raise BadRequest(f"the field {part.name} is not UTF-8", param=part.name or "") from error
+        raise BadRequest(f"the field {name} is not UTF-8", param=name) from error
 
 
 @dataclass(frozen=True, slots=True)
