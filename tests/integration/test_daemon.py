@@ -200,6 +200,9 @@ def test_requests_that_cannot_work_have_the_status_that_clients_expect(daemon: D
     assert transcribe(daemon, b"x", model="nonesuch")[0] == 404
     assert transcribe(daemon, b"x", response_format="xml")[0] == 400
     assert daemon.get("/v1/nonesuch")[0] == 404
+    for slash in ("/", "%2F"):
+        status, body = daemon.get(f"/v1/models/Qwen{slash}nonesuch")
+        assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found")
     assert daemon.get("/v1/audio/speech")[0] == 405
     assert say(daemon, model="whisper-1")[0] == 400
 

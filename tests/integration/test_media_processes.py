@@ -150,8 +150,7 @@ async def test_a_process_that_dies_at_work_costs_its_own_job_only(pool: MediaPoo
     async with asyncio.TaskGroup() as tasks:
         job = tasks.create_task(_refusal(pool, LONG))
         await at_work(pool)
-        for codec in codecs():
-            os.kill(codec, signal.SIGKILL)
+        await kill(*codecs())
         assert "crashed" in await job
     assert await seconds(pool, FLAC) == pytest.approx(1.0)
 
@@ -179,8 +178,7 @@ async def test_a_zygote_that_dies_idle_is_replaced(pool: MediaPool) -> None:
 async def test_an_encoder_that_dies_is_our_fault_and_the_next_works(pool: MediaPool) -> None:
     async with pool.encoder(SpeechFormat.MP3, 24_000) as encoder:
         await encoder.feed(bytes(4_800))
-        for codec in codecs():
-            os.kill(codec, signal.SIGKILL)
+        await kill(*codecs())
         with pytest.raises(AudiodError, match="encoding the speech ended") as failed:
             await encoder.feed(bytes(48_000))
         assert failed.value.http_status == 500
