@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,26 @@ class Daemon:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOD_")}
         return kept | {"PYTHONPATH": f"{TOP / 'daemon'}:{TOP / 'ctl'}", "PYTHONWARNINGS": "error"}
 
-    def start(self) -> None:
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, str(TOP / "tests" / "guarded_daemon.py"), "serve", "--config", str(self.config)),
+            *("--port", "0", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")),
+        ]
+
+    def start(self, pass_fds: Sequence[int] = ()) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, str(TOP / "tests" / "guarded_daemon.py"), "serve", "--config", str(self.config)),
-                    *("--port", "0", "--socket", str(self.socket), "--state-dir", str(self.directory / "state")),
-                ],
+                self.command(),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self.environment(),
                 text=True,
+                pass_fds=pass_fds,
             )
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
+        if " serves " not in first:
+            self.process.stdout.close()
         assert " serves " in first, f"the daemon did not start: {self.log.read_text()}"
         self.url = first.split(" serves ")[1].split()[0]
 
@@ -114,3 +120,20 @@ def running(directory: Path, state_dir: Path, settings: str = "") -> Iterator[Da
         if daemon.process.poll() is None:
             daemon.stop()
         daemon.check_log()
+
+
+def say(daemon: Daemon, text: str = "Hello there.", **more: object) -> tuple[int, bytes]:
+    body = {"model": "tts-1", "voice": "alloy", "input": text, "response_format": "wav"} | more
+    return daemon.request("POST", "/v1/audio/speech", json.dumps(body).encode(), Content_Type="application/json")
+
+
+def form(file: bytes, **fields: str) -> tuple[bytes, str]:
+    """A multipart body and its content type."""
+    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
+    parts.append(b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + file + b"\r\n--b--\r\n")
+    return b"".join(parts), "multipart/form-data; boundary=b"
+
+
+def transcribe(daemon: Daemon, file: bytes, **fields: str) -> tuple[int, bytes]:
+    body, kind = form(file, **({"model": "whisper-1"} | fields))
+    return daemon.request("POST", "/v1/audio/transcriptions", body, Content_Type=kind)

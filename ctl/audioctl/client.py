@@ -34,16 +34,16 @@ class Client:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def call(self, request: Request) -> bytes:
+    def call(self, request: Request, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         """The whole JSON answer. Raises what the daemon answered, PermissionDenied or DaemonUnreachable."""
-        return b"".join(self._answer(request, CALL_TIMEOUT_S))
+        return b"".join(self._answer(request, timeout_s))
 
-    def stream(self, request: Request) -> Generator[bytes, None, None]:
+    def stream(self, request: Request, timeout_s: float | None = None) -> Generator[bytes, None, None]:
         """The lines of an answer as they come, without their line ends; closing the iterator hangs up.
 
-        Raises as `call` does, at the first `next`.
+        `timeout_s` is the longest silence between two of them. Raises as `call` does, at the first `next`.
         """
-        for line in self._answer(request, None):
+        for line in self._answer(request, timeout_s):
             if stripped := line.strip():
                 yield stripped
 

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--socket", help="path of the control socket (AUDIOD_SOCKET)")
     install = verbs.add_parser("install", help="build a model's runtime and fetch its weights")
     install.add_argument("model", nargs="*", help="models to install")
+    install.add_argument("--runtime", action="append", default=[], help="build only this engine's runtime")
     install.add_argument("--all-embedded", action="store_true", help="all that need no GPU and no model hub")
     _add_places(install)
     check = verbs.add_parser("check-config", help="say whether a configuration is right, and where not")
@@ -56,9 +57,12 @@ def read_config(arguments: argparse.Namespace) -> Config:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    from audiod import logs
+    from audiod import logs, systemd
     from audiod.app import Daemon
 
+    # First of all, and out of the environment: no child of ours may take them for its own.
+    sockets = systemd.inherited_sockets(os.environ)
+    notifier = systemd.Notifier.from_environment(os.environ)
     config = read_config(arguments)
     logs.configure(config.logging.level, config.logging.format)
 
@@ -67,8 +71,12 @@ def serve(arguments: argparse.Namespace) -> int:
         print(f"audiod {__version__} serves {', '.join(urls)} after {took_s:.2f} s")
         print(f"control socket {config.control.socket}: audioctl --socket {config.control.socket} status", flush=True)
 
-    daemon = Daemon(config, lambda: read_config(arguments))  # reads the disk, so before the event loop turns
-    asyncio.run(daemon.run(announce))
+    # Reads the disk, so before the event loop turns.
+    daemon = Daemon(config, lambda: read_config(arguments), sockets, notifier)
+    try:
+        asyncio.run(daemon.run(announce))
+    except asyncio.CancelledError:  # asked to stop a second time
+        return 130
     return 0
 
 
@@ -78,6 +86,7 @@ def install(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
     install_command.run(
         arguments.model,
+        runtimes=arguments.runtime,
         all_embedded=arguments.all_embedded,
         catalogue_dir=config.catalogue_dir,
         places=config.places,

@@ -1,14 +1,13 @@
 """The composition root: the only place that constructs the daemon's objects, and their order of start and stop.
 
 Start: residency, media, control socket, HTTP, preload. Stop: HTTP takes no more and what runs ends, then control,
-then workers and media processes go.
+then workers and media processes go; systemd is told all the while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import logging
 import os
 import shutil
@@ -16,15 +15,14 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from aiohttp import web
-
 from audiod import config as configuration
-from audiod import logs
+from audiod import listening, logs, systemd
 from audiod.api import app as http_api
+from audiod.api.auth import Keys
 from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import server as control_server
@@ -38,14 +36,17 @@ from audiod.residency.events import Limits, Profile
 from audiod.residency.manager import ResidencyManager
 from audiod.runtimes import build
 from audiod.supervisor import memory
+from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
-from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed, ModelNotInstalled
-from audioproto.types import EngineSpec
+from audiod.systemd import Notifier
+from audiod.tasks import Tasks
+from audioproto.errors import AudiodError, InstallFailed, ModelNotInstalled
+from audioproto.types import EngineSpec, Residency
 
 logger = logging.getLogger(__name__)
 
-_STOP_GRACE_S = 60.0
-"""How long running requests may take to end on SIGTERM. systemd's TimeoutStopSec must be longer."""
+_EXTENSION_S = 15.0
+"""What systemd is asked for, every second, while requests end; more than a busy event loop is ever late."""
 
 _CONTROL_GRACE_S = 0.5
 """Event listeners would stay for ever; they are cut soon."""
@@ -82,11 +83,25 @@ def read_library(config: Config) -> Library:
     return Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
 
 
+def read_keys(config: Config) -> Keys:
+    """The API keys. Reads the disk."""
+    return Keys.read(Path(config.server.api_keys_file)) if config.server.api_keys_file else Keys()
+
+
 class Daemon:
     """The running daemon. `read_config` reads the configuration anew, for a reload."""
 
-    def __init__(self, config: Config, read_config: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        read_config: Callable[[], Config],
+        sockets: Mapping[str, list[socket.socket]],
+        notifier: Notifier,
+    ) -> None:
         self._read_config = read_config
+        self._inherited = sockets
+        self._notifier = notifier
+        self._groups = Groups.adopt()
         self._stopped = asyncio.Event()
         self._hung_up = asyncio.Event()
         self._code = Path(tempfile.mkdtemp(prefix="audiod-"))
@@ -99,8 +114,9 @@ class Daemon:
             max_jobs=config.media.processes,
             idle_s=float(config.media.idle),
         )
-        self.services = Services(config, library, manager, media, Metrics())
-        manager.on_transition = self.services.metrics.observe_transition
+        self.services = Services(config, library, read_keys(config), manager, media, Metrics())
+        manager.on_step = self.services.metrics.observe_step
+        media.on_failure = self.services.metrics.observe_media_failure
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
         """Serve until `stop`. `announce` is called with the HTTP base URLs once requests are taken."""
@@ -108,43 +124,93 @@ class Daemon:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        self._main = asyncio.current_task()
         services = self.services
         async with AsyncExitStack() as stack:
+            background = Tasks()
+            await background.__aenter__()
+            stack.push_async_callback(background.__aexit__, None, None, None)
+            if self._notifier.listens:
+                background.start(self._attend(), "watchdog")
+                background.start(self._report(), "status")
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, self._code, True)
             await asyncio.to_thread(self._prepare_directories)
             await stack.enter_async_context(services.manager)
             stack.push_async_callback(services.media.close)
-            http_socket = _listen_tcp(services.config.server.host, services.config.server.port)
-            url = f"http://{_host_in_url(services.config.server.host)}:{http_socket.getsockname()[1]}"
-            control = Control(services, [url], self.reload, self.pull)
-            control_app = control_server.build(control)
-            control_socket = await asyncio.to_thread(_listen_unix, services.config.control)
-            stack.push_async_callback(asyncio.to_thread, Path(services.config.control.socket).unlink, missing_ok=True)
-            await stack.enter_async_context(_serving(control_app, control_socket, _CONTROL_GRACE_S))
-            await stack.enter_async_context(_serving(http_api.build(services), http_socket, _STOP_GRACE_S))
-            announce([url])
-            async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(self._preload()), tasks.create_task(self._reload_on_hangup())]
-                await self._stopped.wait()
-                for task in background:
-                    task.cancel()
-            services.ready = False
-            logger.info("stopping: what runs is finished first")
+            http = self._inherited.get(systemd.HTTP) or [listening.listen_tcp(services.config.server)]
+            urls = [listening.url_of(sock) for sock in http]
+            control_app = control_server.build(Control(services, urls, self.reload, self.pull, self._read_config))
+            control = self._inherited.get(systemd.CONTROL)
+            if not control:
+                control = [await asyncio.to_thread(listening.listen_unix, services.config.control)]
+                path = Path(services.config.control.socket)
+                stack.push_async_callback(asyncio.to_thread, path.unlink, missing_ok=True)
+            await stack.enter_async_context(listening.serving(control_app, control, _CONTROL_GRACE_S))
+            grace_s = float(services.config.server.stop_timeout)
+            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s))
+            announce(urls)
+            self._notifier.ready()
+            background.start(self._preload(), "preload")
+            background.start(self._reload_on_hangup(), "reload")
+            await self._stopped.wait()
+            services.stopping = True
+            self._notifier.stopping()
+            logger.info("stopping: what runs is finished first, %d requests", services.running)
 
     def stop(self) -> None:
+        """Finish what runs and end. Asked a second time: end without finishing it."""
+        if self._stopped.is_set() and self._main is not None:
+            self._main.cancel()
         self._stopped.set()
+
+    # --- what systemd is told ---------------------------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        """Feed the watchdog while the event loop turns and requests are decided; while stopping, ask for more time."""
+        while True:
+            if self.services.manager.alive:
+                self._notifier.watchdog()
+            else:
+                logger.error("requests for models are no longer being decided; the watchdog is not fed")
+            if self.services.stopping:
+                self._notifier.extend_timeout(_EXTENSION_S)
+                self._notifier.status(f"stopping: {self.services.running} requests are being finished")
+                await asyncio.sleep(1.0)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._notifier.watchdog_s / 3 or None):
+                        await self._stopped.wait()
+                    await asyncio.sleep(0)  # so that `run` has noted the stop
+
+    async def _report(self) -> None:
+        """Keep the status line of `systemctl status` true: it changes with what the manager tells."""
+        with self.services.manager.listen() as happenings:
+            while not self.services.stopping:
+                self._notifier.status(self._status_line())
+                await happenings.get()
+
+    def _status_line(self) -> str:
+        scheduler = self.services.manager.scheduler
+        if scheduler.draining:
+            return "draining: no new work is admitted"
+        states: dict[str, list[str]] = {}
+        for state in scheduler.models.values():
+            if state.state is not Residency.UNLOADED:
+                states.setdefault(state.state, []).append(state.model)
+        models = "; ".join(f"{state}: {', '.join(names)}" for state, names in states.items())
+        return models or f"{sum(1 for _ in self.services.library.usable())} models installed, none loaded"
 
     async def _preload(self) -> None:
         """Load what is to be loaded at start; only when all of it is does readiness become true."""
-        failed = False
-        for entry in self.services.library.entries.values():
+        services = self.services
+        for entry in services.library.entries.values():
             if entry.preload:
                 try:
-                    await self.services.manager.load(entry.id)
+                    await services.manager.load(entry.id)
                 except AudiodError as error:
-                    failed = True
+                    services.preload_failures[entry.id] = error.message
                     logger.error("preload of %s failed: %s", entry.id, error.message)
-        self.services.ready = not failed
+        services.started = True
 
     # --- what the control socket may ask for ------------------------------------------------------------------------
 
@@ -153,9 +219,11 @@ class Daemon:
         old = self.services.config
         config = await asyncio.to_thread(self._read_config)
         library = await asyncio.to_thread(read_library, config)
+        keys = await asyncio.to_thread(read_keys, config)
         bounds = await asyncio.to_thread(limits, config)
         self.services.config = config
         self.services.library = library
+        self.services.keys = keys
         self.services.manager.reconfigure([profile(entry, config) for entry in library.entries.values()], bounds)
         logs.configure(config.logging.level, config.logging.format)
         fixed = [
@@ -226,7 +294,7 @@ class Daemon:
     def _prepare_directories(self) -> None:
         """State directories, and one that holds our worker code and nothing else for runtimes to import."""
         config = self.services.config
-        for directory in (config.state_dir, config.state_dir / "cache"):
+        for directory in (config.state_dir, config.cache_dir):
             directory.mkdir(parents=True, exist_ok=True)
         for package in ("audioproto", "audioworker"):
             (self._code / package).symlink_to(Path(__file__).parents[1] / package)
@@ -250,58 +318,5 @@ class Daemon:
             concurrency=entry.concurrency,
             options=entry.options,
         )
-        return Launch(python, self._code, config.state_dir / "cache", spec)
-
-
-@asynccontextmanager
-async def _serving(app: web.Application, sock: socket.socket, grace_s: float) -> AsyncIterator[None]:
-    """Serve `app` on `sock` while inside; leaving finishes running requests, for at most `grace_s`."""
-    runner = web.AppRunner(
-        app, handle_signals=False, access_log=None, handler_cancellation=True, shutdown_timeout=grace_s
-    )
-    await runner.setup()
-    try:
-        await web.SockSite(runner, sock).start()
-        yield
-    finally:
-        await runner.cleanup()
-
-
-def _host_in_url(host: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"[{host}]" if ":" in host else host
-
-
-def _listen_tcp(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise ConfigInvalid(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another with --port"
-        ) from error
-
-
-def _listen_unix(control: configuration.Control) -> socket.socket:
-    """The control socket: group-writable, and never taken from a daemon that still answers on it."""
-    path = Path(control.socket)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise ConfigInvalid(f"another audiod answers on {path}", hint=f"audioctl --socket {path} status")
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.bind(str(path))
-    except OSError as error:
-        raise ConfigInvalid(
-            f"cannot make the socket {path}: {error.strerror}", hint="choose another with --socket"
-        ) from error
-    path.chmod(0o660)
-    with contextlib.suppress(KeyError, PermissionError):
-        os.chown(path, -1, grp.getgrnam(control.group).gr_gid)
-    sock.listen(64)
-    return sock
+        group = self._groups.model(entry.directory_name, int(entry.memory_limit)) if self._groups else None
+        return Launch(python, self._code, config.cache_dir, spec, group)

@@ -33,6 +33,10 @@ class Server(Section, frozen=True):
     """Largest upload; beyond it 413."""
     input_characters: int = 4096
     """Longest text to speak, as OpenAI's."""
+    api_keys_file: str = ""
+    """Empty: the credential `api-keys` where systemd has one for us, else no key is needed."""
+    stop_timeout: Duration = Duration(300)
+    """How long running requests may take to end when the daemon is stopped."""
 
 
 class Control(Section, frozen=True):
@@ -49,6 +53,7 @@ class Storage(Section, frozen=True):
     state_dir: str = "/var/lib/audiod"
     runtimes_dir: str = ""
     models_dir: str = ""
+    cache_dir: str = ""
 
 
 class Residency(Section, frozen=True):
@@ -82,7 +87,7 @@ class Logging(Section, frozen=True):
     """[logging]"""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
+    format: Literal["auto", "text", "json", "journal"] = "auto"
 
 
 class Mirrors(Section, frozen=True):
@@ -129,6 +134,10 @@ class Config(Section, frozen=True):
         return Path(self.storage.models_dir or self.state_dir / "models").absolute()
 
     @property
+    def cache_dir(self) -> Path:
+        return Path(self.storage.cache_dir or self.state_dir / "cache").absolute()
+
+    @property
     def catalogue_dir(self) -> Path:
         """models.d beside the configuration file, else the one that came with the program."""
         beside = Path(self.file).parent / "models.d"
@@ -150,6 +159,8 @@ SHORT_NAMES = {
 """Beside these, every key of a section has AUDIOD_<SECTION>_<KEY>."""
 
 _NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY"}
+
+_API_KEYS_CREDENTIAL = "api-keys"
 
 
 def share_dir() -> Path:
@@ -173,6 +184,15 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
             raise ConfigInvalid(f"{file} is not TOML: {error}") from error
     if "file" in data:
         raise ConfigInvalid(f"{file}: Object contains unknown field `file`")
+    # What systemd has made for the unit (StateDirectory=, LoadCredential=, ...), where the file says nothing.
+    given = {
+        ("storage", "state_dir"): environment.get("STATE_DIRECTORY", ""),
+        ("storage", "cache_dir"): environment.get("CACHE_DIRECTORY", ""),
+        ("server", "api_keys_file"): _credential(environment),
+    }
+    for (section, key), value in given.items():
+        if value and isinstance(data.setdefault(section, {}), dict):
+            data[section].setdefault(key, value)
     for name, value in {**environment, **(overrides or {})}.items():
         if name.startswith("AUDIOD_") and name not in _NOT_KEYS:
             section, key = _key_of(name)
@@ -182,6 +202,12 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     except msgspec.ValidationError as error:
         raise ConfigInvalid(f"{file or 'configuration'}: {error}", hint=f"audiod check-config {file or ''}") from error
     return msgspec.structs.replace(config, file=str(file) if file else "")
+
+
+def _credential(environment: Mapping[str, str]) -> str:
+    directory = environment.get("CREDENTIALS_DIRECTORY", "")
+    file = Path(directory, _API_KEYS_CREDENTIAL)
+    return str(file) if directory and file.exists() else ""
 
 
 def _key_of(variable: str) -> tuple[str, str]:

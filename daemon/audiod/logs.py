@@ -1,4 +1,4 @@
-"""Log lines: text for people and the journal, or one JSON object a line; each with its request's id and model.
+"""Log lines: journal entries with fields, text for people, or one JSON object a line; each with its request and model.
 
 Configures the standard library's logging and nothing else. Secrets never get here: no body or header is logged.
 """
@@ -10,10 +10,16 @@ import logging
 import sys
 from contextvars import ContextVar
 
+from logging_journald import JournaldTransport, check_journal_stream
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that the running task serves, if any."""
 
-_FIELDS = ("model", "status", "seconds")
+_FIELDS = ("model", "status", "seconds", "key")
+"""What callers may add with `extra`; the journal has them in capitals, with AUDIOD_ before."""
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""Of syslog(3); what is below all of them is debug, 7."""
 
 
 class _Text(logging.Formatter):
@@ -30,20 +36,61 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if identity := request_id.get():
-            line["request_id"] = identity
-        line |= {name: getattr(record, name) for name in _FIELDS if getattr(record, name, "") != ""}
+        line |= _extras(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Journal(logging.Handler):
+    """The journal's own protocol, so that `journalctl AUDIOD_MODEL=hibari PRIORITY=3` finds what it should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not connected: it would stay with the socket of a journal that has been restarted since.
+        self._transport = JournaldTransport(connected=False)
+        self._transport.socket.setblocking(False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + (self.formatter or logging.Formatter()).formatException(record.exc_info)
+        fields = [
+            ("MESSAGE", message),
+            ("PRIORITY", next((number for level, number in _PRIORITIES if record.levelno >= level), 7)),
+            ("SYSLOG_IDENTIFIER", "audiod"),
+            ("CODE_FILE", record.pathname),
+            ("CODE_LINE", record.lineno),
+            ("CODE_FUNC", record.funcName),
+            ("AUDIOD_LOGGER", record.name),
+            *((f"AUDIOD_{name.upper()}", value) for name, value in _extras(record).items()),
+        ]
+        try:
+            self._transport.send(fields)
+        except OSError:
+            # A journal that is full or away: standard error is kept by whoever started us.
+            print(message, file=sys.stderr)
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    found = {name: getattr(record, name) for name in _FIELDS if getattr(record, name, "") != ""}
+    return ({"request_id": request_id.get()} if request_id.get() else {}) | found
+
+
 def configure(level: str, style: str) -> None:
-    """Send everything to standard error. `style` is text or json."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = _Text("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
-    handler.setFormatter(_Json() if style == "json" else text)
+    """Send everything to one place. `style` is text, json, journal, or auto: the journal where it is standard error."""
+    if style == "auto":
+        style = "journal" if check_journal_stream() else "text"
+    handler: logging.Handler
+    if style == "journal":
+        handler = _Journal()
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        text = _Text("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+        handler.setFormatter(_Json() if style == "json" else text)
     root = logging.getLogger()
+    for old in root.handlers:
+        old.close()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

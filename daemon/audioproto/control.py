@@ -9,6 +9,7 @@ fields are ignored on decoding, so an older CLI and a newer daemon still talk.
 | Load, Park, Unload, Drain | POST | JSON lines of Progress: "accepted" at once, the last with `done` or `error` |
 | Pull | POST | the same, with the installer's lines between |
 | Undrain, Reload | POST | Outcome |
+| GetDoctor | POST | JSON lines of Diagnosis, one for each check as it is done, the last with `done` |
 | WatchEvents | GET | JSON lines of Event, `listening` at once, for as long as the caller stays |
 
 An error before the answer begins has its HTTP status and an ErrorBody.
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 import msgspec
 
+from audioproto.diagnosis import Finding
 from audioproto.errors import ErrorBody
 from audioproto.types import Residency, Task, Voice
 
@@ -103,6 +105,13 @@ class Reload(Request, frozen=True):
     method, path, permission = "POST", "/v1/reload", Permission.OPERATE
 
 
+class GetDoctor(Request, frozen=True):
+    """Have the daemon look at its host and itself. With `network` also at the mirrors."""
+
+    method, path, permission = "POST", "/v1/doctor", Permission.READ
+    network: bool = False
+
+
 REQUESTS: tuple[type[Request], ...] = (
     GetStatus,
     GetModels,
@@ -115,6 +124,7 @@ REQUESTS: tuple[type[Request], ...] = (
     Drain,
     Undrain,
     Reload,
+    GetDoctor,
 )
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -169,6 +179,9 @@ class Status(msgspec.Struct, frozen=True):
     queue: int
     memory: list[Memory]
     models: list[ModelStatus]
+    readiness: str = "ready"
+    """`ready`, `starting`, `draining`, `stopping` or `failed`, as /health/ready says."""
+    unready_reason: str = ""
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -209,6 +222,13 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     done: bool = False
     error: ErrorBody | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one check found. The last line has `done` set: without it the daemon ended before it was through."""
+
+    findings: list[Finding] = []
+    done: bool = False
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):

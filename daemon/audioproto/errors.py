@@ -7,7 +7,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
      |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
      +- UploadTooLarge
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge
-     +- PermissionDenied, ConfigInvalid, DaemonUnreachable
+     +- Unauthorized, PermissionDenied, ConfigInvalid, DaemonUnreachable
      +- Unavailable           passing: try again after `retry_after_s`
          +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded
      +- EngineFailed          the engine raised on this request
@@ -109,6 +109,12 @@ class ModelTooLarge(AudiodError):
     code = "model_too_large"
     http_status = 507
     exit_status = 5
+
+
+class Unauthorized(AudiodError):
+    code = "invalid_api_key"
+    http_status = 401
+    exit_status = 6
 
 
 class PermissionDenied(AudiodError):

@@ -1,6 +1,6 @@
-"""What a process of ours asks of the kernel: die with its parent, carry a name, never gain privileges.
+"""What a process of ours asks of the kernel: die with its parent, or before it, carry a name, never gain privileges.
 
-Linux only, through prctl(2); standard library only; knows neither engines, media nor messages.
+Linux only, through prctl(2) and /proc; standard library only; knows neither engines, media nor messages.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ def die_with_parent(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def offer_to_oom_killer() -> None:
+    """Be the one that is killed when memory runs out, before the daemon and before what else is on the host."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123  the lightest way
+            score.write("500")
+    except OSError:
+        pass  # another score was forced on us, and may only be raised
 
 
 def set_name(name: str) -> None:

@@ -47,6 +47,17 @@ class Residency(StrEnum):
     """Could not be started or loaded; retried after a pause, or at once by `audioctl load`."""
 
 
+class Death(StrEnum):
+    """How a process of a model ended that nobody had asked to end."""
+
+    KILLED = "killed"
+    """By SIGKILL or SIGTERM from outside: somebody's, or the kernel's when memory had run out."""
+    CRASHED = "crashed"
+    """By another signal, or it left by itself."""
+    HUNG = "hung"
+    """It did not notice that its request had been given up, so it was replaced."""
+
+
 class Hold(StrEnum):
     """How much of an engine a zygote may hold and still let a forked child work."""
 

@@ -16,6 +16,7 @@ from audioworker.zygote import Zygote
 
 def main() -> int:
     process.die_with_parent(os.getppid())
+    process.offer_to_oom_killer()
     # Ctrl-C in a terminal reaches the whole foreground group; only the daemon decides when a zygote ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Zygote(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -47,6 +47,7 @@ _audioctl() {
             '') _audioctl_words -h --help --version --socket --json ;;
             completion) _audioctl_words -h --help --socket --json ;;
             config) _audioctl_words -h --help --socket --json ;;
+            doctor) _audioctl_words --network -h --help --socket --json ;;
             drain) _audioctl_words --wait -h --help --socket --json ;;
             events) _audioctl_words --model -h --help --socket --json ;;
             load) _audioctl_words --wait --no-wait -h --help --socket --json ;;
@@ -54,7 +55,7 @@ _audioctl() {
             park) _audioctl_words --wait --no-wait -h --help --socket --json ;;
             reload) _audioctl_words -h --help --socket --json ;;
             say) _audioctl_words -o --output --voice --model --speed --format --url -h --help --socket --json ;;
-            status) _audioctl_words --watch -h --help --socket --json ;;
+            status) _audioctl_words --ready --watch -h --help --socket --json ;;
             transcribe) _audioctl_words --model --language --format --output-dir --url -h --help --socket --json ;;
             undrain) _audioctl_words -h --help --socket --json ;;
             unload) _audioctl_words --force --wait --no-wait -h --help --socket --json ;;
@@ -63,7 +64,7 @@ _audioctl() {
         return
     fi
     case $verb:$place in
-        :*) _audioctl_words completion config drain events load models park reload say status transcribe undrain unload version ;;
+        :*) _audioctl_words completion config doctor drain events load models park reload say status transcribe undrain unload version ;;
         completion:0) _audioctl_words bash zsh fish ;;
         config:0) _audioctl_words check ;;
         config:1) _audioctl_files -f ;;

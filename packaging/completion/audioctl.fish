@@ -13,6 +13,9 @@ complete -c audioctl -n __fish_use_subcommand -a config -d 'check a configuratio
 complete -c audioctl -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check' -a check
 complete -c audioctl -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -F
 
+complete -c audioctl -n __fish_use_subcommand -a doctor -d 'check the host and the daemon, and say what to type where something is wrong'
+complete -c audioctl -n '__fish_seen_subcommand_from doctor' -l network -d 'also check that mirrors and indexes can be reached'
+
 complete -c audioctl -n __fish_use_subcommand -a drain -d 'admit no new work and finish what runs'
 complete -c audioctl -n '__fish_seen_subcommand_from drain' -l wait -d 'return when all that ran is finished'
 
@@ -43,6 +46,7 @@ complete -c audioctl -n '__fish_seen_subcommand_from say' -l format -x -a 'mp3 o
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
 
 complete -c audioctl -n __fish_use_subcommand -a status -d 'show models, memory and what failed'
+complete -c audioctl -n '__fish_seen_subcommand_from status' -l ready -d 'show only whether new work is welcome; fail where it is not'
 complete -c audioctl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again every second, or so many seconds, until Ctrl-C'
 
 complete -c audioctl -n __fish_use_subcommand -a transcribe -d 'turn recordings into text'

@@ -19,7 +19,7 @@ from aiohttp import web
 from audioctl_peer import Server, audioctl, environment, line_of, serving, start
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import Event, Memory, ModelInfo, ModelList, ModelStatus, Outcome, Progress, Status, Version
-from audioproto.errors import DaemonUnreachable, ErrorBody, ModelNotFound, ModelTooLarge
+from audioproto.errors import DaemonUnreachable, ErrorBody, ModelNotFound, ModelTooLarge, Unavailable
 from audioproto.types import Residency, Task
 from daemons import TOP
 
@@ -67,6 +67,17 @@ async def test_status_shows_models_and_memory(control: Server) -> None:
     assert "hibari" in ended.out
     assert "1 GiB of 16 GiB budget used" in ended.out
     assert "whisper-base failed: no room" in ended.out
+
+
+async def test_a_health_check_learns_from_the_exit_status_whether_the_daemon_is_ready(control: Server) -> None:
+    control.says("/v1/status", status())
+    ended = await audioctl("status", "--ready", AUDIOD_SOCKET=control.socket)
+    assert (ended.status, ended.out, ended.err) == (0, "ready\n", "")
+    unready = msgspec.structs.replace(status(), readiness="starting", unready_reason="preloading hibari")
+    control.says("/v1/status", unready)
+    ended = await audioctl("status", "--ready", AUDIOD_SOCKET=control.socket)
+    assert (ended.status, ended.out) == (Unavailable.exit_status, "")
+    assert "starting: preloading hibari" in ended.err
 
 
 async def test_status_imports_no_http_client_to_get_its_answer(control: Server) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemons import AUDIO, TOP, Daemon, running
+from daemons import AUDIO, TOP, Daemon, running, say, transcribe
 from sounds import wav
 
 
@@ -26,23 +26,6 @@ def children(pid: int) -> set[int]:
         for child in (task / "children").read_text().split():
             found |= {int(child)} | (children(int(child)) if Path(f"/proc/{child}").exists() else set())
     return found
-
-
-def say(daemon: Daemon, text: str = "Hello there.", **more: object) -> tuple[int, bytes]:
-    body = {"model": "tts-1", "voice": "alloy", "input": text, "response_format": "wav"} | more
-    return daemon.request("POST", "/v1/audio/speech", json.dumps(body).encode(), Content_Type="application/json")
-
-
-def form(file: bytes, **fields: str) -> tuple[bytes, str]:
-    """A multipart body and its content type."""
-    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
-    parts.append(b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + file + b"\r\n--b--\r\n")
-    return b"".join(parts), "multipart/form-data; boundary=b"
-
-
-def transcribe(daemon: Daemon, file: bytes, **fields: str) -> tuple[int, bytes]:
-    body, kind = form(file, **({"model": "whisper-1"} | fields))
-    return daemon.request("POST", "/v1/audio/transcriptions", body, Content_Type=kind)
 
 
 def test_load_park_unload_move_a_model_and_leave_nothing(daemon: Daemon) -> None:

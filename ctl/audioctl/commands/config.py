@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from pathlib import Path
 
+from audioctl import programs
 from audioctl.client import Client
 from audioctl.output import Output
-from audioproto.errors import NotFound
 
 SUMMARY = "check a configuration file"
 EXAMPLES = (
@@ -33,15 +31,4 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
         command.append(arguments.file)
     if out.json:
         command.append("--json")
-    os.execv(_audiod(), command)  # noqa: S606 - argv, no shell
-
-
-def _audiod() -> str:
-    """The daemon's program: beside this one, where it was installed together with it, else on PATH."""
-    from shutil import which
-
-    beside = str(Path(sys.argv[0]).resolve().parent)
-    found = which("audiod", path=beside) or which("audiod")
-    if found is None:
-        raise NotFound("there is no program audiod beside audioctl or on PATH", hint="apt install audiod")
-    return found
+    os.execv(programs.audiod(), command)  # noqa: S606 - argv, no shell

@@ -12,11 +12,13 @@ import time
 from audioctl.client import Client, decode
 from audioctl.output import Cell, Column, Output, bar, clean, duration, size
 from audioproto.control import GetStatus, Memory, ModelStatus, Status
+from audioproto.errors import Unavailable
 from audioproto.types import Residency
 
 SUMMARY = "show models, memory and what failed"
 EXAMPLES = (
     ("audioctl status", "one look"),
+    ("audioctl status --ready", "is new work welcome? For health checks and scripts: the exit status says it"),
     ("audioctl status --watch", "keep looking, every second, until Ctrl-C"),
     ("audioctl --json status | jq '.models[] | select(.state == \"failed\")'", "for scripts"),
 )
@@ -45,7 +47,9 @@ LOG_LINES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--ready", action="store_true", help="show only whether new work is welcome; fail where it is not")
+    how.add_argument(
         "--watch",
         metavar="SECONDS",
         nargs="?",
@@ -59,6 +63,8 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     while True:
         body = client.call(GetStatus())
         status = decode(body, Status)
+        if arguments.ready:
+            return _say_readiness(status, out)
         if arguments.watch is None:
             if out.json:
                 out.document(body)
@@ -70,6 +76,17 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
         else:
             out.redraw(render(status, out))
         time.sleep(arguments.watch)
+
+
+def _say_readiness(status: Status, out: Output) -> int:
+    """Raises Unavailable with the daemon's reason where it is not ready."""
+    if status.readiness != "ready":
+        raise Unavailable(f"{status.readiness}: {status.unready_reason}", hint="audioctl status")
+    if out.json:
+        out.document({"readiness": status.readiness})
+    else:
+        out.line(status.readiness)
+    return 0
 
 
 def render(status: Status, out: Output) -> list[str]:

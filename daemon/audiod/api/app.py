@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import errors, health, models, speech, transcriptions
-from audiod.api.services import BEGUN, MODEL, SERVICES, Services
+from audiod.api import errors, health, metrics, models, speech, transcriptions
+from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STARTED, Services
 from audiod.logs import request_id
 from audioproto.errors import AudiodError
 
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 JSON_BODY_BYTES = 1024 * 1024
 """Largest body of a request that is not an upload."""
+
+_NEEDS_KEY = "/v1/"
+"""Health and metrics are for machines that watch, and name nothing but models."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,7 +38,7 @@ ROUTES: list[web.RouteDef] = [
     web.get("/health", health.health),
     web.get("/health/live", health.live),
     web.get("/health/ready", health.ready),
-    web.get("/metrics", health.metrics),
+    web.get("/metrics", metrics.metrics),
 ]
 
 
@@ -44,24 +47,31 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, answer its errors, write its log line and count it."""
     identity = f"req_{uuid.uuid4().hex}"
     request_id.set(identity)
-    started = time.monotonic()
+    services = request.app[SERVICES]
+    services.running += 1
+    started = request[STARTED] = time.monotonic()
+    path = request.match_info.route.resource.canonical if request.match_info.route.resource else "unknown"
+    services.metrics.begin_request(path)
     status = 499  # nginx's number for "the client left", which no one will ever be sent
     try:
         response = await _answer(request, handler)
         status = response.status
         return response
     finally:
+        services.running -= 1
         took_s = time.monotonic() - started
-        path = request.match_info.route.resource.canonical if request.match_info.route.resource else "unknown"
         model = request.get(MODEL, "")
-        request.app[SERVICES].metrics.observe_request(path, model, status, took_s)
+        services.metrics.end_request(path, model, status, took_s)
         if not path.startswith(("/health", "/metrics")):
-            extra = {"model": model, "status": status, "seconds": round(took_s, 3)}
+            key = request.get(KEY, "")
+            extra = {"model": model, "status": status, "seconds": round(took_s, 3), "key": key}
             logger.info("%s %s %d %.3f s", request.method, request.path, status, took_s, extra=extra)
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
+        if request.path.startswith(_NEEDS_KEY):
+            request[KEY] = request.app[SERVICES].keys.check(request.headers.get("Authorization", ""))
         return await handler(request)
     except AudiodError as error:
         failure = error
@@ -74,6 +84,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         logger.exception("unexpected error in %s %s", request.method, request.path)
         failure = AudiodError("internal error; the log has the details under this request's id")
+    request.app[SERVICES].metrics.observe_error(failure.code)
     if BEGUN in request:
         # Too late for a status: cut the connection, so that the client does not take half an answer for a whole one.
         logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
@@ -85,12 +96,16 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["x-request-id"] = request_id.get()
+    if request.app[SERVICES].stopping:
+        response.headers["Connection"] = "close"
+        response.force_close()
 
 
 def build(services: Services) -> web.Application:
     """The HTTP application on `services`."""
     app = web.Application(middlewares=[around], client_max_size=JSON_BODY_BYTES)
     app[SERVICES] = services
+    app[health.MIRRORS] = health.MirrorWatch()
     app.on_response_prepare.append(_stamp)
     app.add_routes(ROUTES)
     return app

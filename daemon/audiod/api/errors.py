@@ -52,6 +52,8 @@ def envelope(error: AudiodError) -> bytes:
 def response(error: AudiodError) -> web.Response:
     """The HTTP answer for `error`. A 5xx that a second try cannot help says so, or SDKs would send it three times."""
     answer = web.Response(status=error.http_status, body=envelope(error), content_type="application/json")
+    if error.http_status == HTTPStatus.UNAUTHORIZED:
+        answer.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.http_status >= 500 and not isinstance(error, Unavailable):

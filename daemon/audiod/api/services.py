@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import msgspec
 from aiohttp import web
 
+from audiod.api.auth import Keys
 from audiod.config import Config
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
@@ -13,23 +15,64 @@ from audiod.models.library import Library
 from audiod.residency.manager import ResidencyManager
 
 
+class Readiness(msgspec.Struct, frozen=True):
+    """`status` is `ready`, `starting`, `draining`, `stopping` or `failed`; `reason` says why it is not `ready`."""
+
+    status: str
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Services:
-    """`config` and `library` are replaced on reload; the rest lives as long as the daemon."""
+    """`config`, `library` and `keys` are replaced on reload; the rest lives as long as the daemon."""
 
     config: Config
     library: Library
+    keys: Keys
     manager: ResidencyManager
     media: MediaPool
     metrics: Metrics
-    ready: bool = False
-    """Everything that was to be preloaded is, and no drain is on."""
+    started: bool = False
+    """The preload is through, well or not."""
+    preload_failures: dict[str, str] = field(default_factory=dict)
+    """Models that were to be loaded at start and could not, with the reason."""
+    stopping: bool = False
+    """No connection is accepted any more; what has been accepted is finished."""
+    running: int = 0
+    """HTTP requests being answered."""
+
+    def readiness(self) -> Readiness:
+        """Whether new work is welcome. A preload that failed is made good by loading the model later."""
+        scheduler = self.manager.scheduler
+        if self.stopping:
+            return Readiness("stopping", "what was accepted is being finished")
+        if scheduler.draining:
+            return Readiness("draining", "no new work is admitted; audioctl undrain ends that")
+        if not self.started:
+            preloads = [entry.id for entry in self.library.entries.values() if entry.preload]
+            awaited = ", ".join(model for model in preloads if not self._has_loaded(model))
+            return Readiness("starting", f"preloading {awaited}" if awaited else "just started")
+        for model, reason in self.preload_failures.items():
+            if model in scheduler.models and not self._has_loaded(model):
+                return Readiness("failed", f"preload of {model} failed: {reason}")
+        return Readiness("ready")
+
+    def _has_loaded(self, model: str) -> bool:
+        """Whether the model has been ready since the daemon was started."""
+        state = self.manager.scheduler.models.get(model)
+        return state is not None and state.load_s > 0
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 
 MODEL: web.RequestKey[str] = web.RequestKey("model", str)
 """The model that a request turned out to be for, for its log line and its metrics."""
+
+KEY: web.RequestKey[str] = web.RequestKey("key", str)
+"""The name of the API key that a request came with, for its log line."""
+
+STARTED: web.RequestKey[float] = web.RequestKey("started", float)
+"""When the request came, by time.monotonic()."""
 
 BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
 """The streamed answer, once its first bytes are on their way and its status can no longer change."""

@@ -6,13 +6,14 @@ The text is checked here and the voice chosen; what can be spoken is the engine'
 from __future__ import annotations
 
 import math
+import time
 from contextlib import AsyncExitStack
 from typing import Union
 
 import msgspec
 from aiohttp import web
 
-from audiod.api.services import BEGUN, MODEL, SERVICES
+from audiod.api.services import BEGUN, MODEL, SERVICES, STARTED
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import BadRequest, UnspeakableText, WorkerDied
 from audioproto.worker import AudioChunk, AudioStart, Done, Synthesize
@@ -113,4 +114,6 @@ async def _write(request: web.Request, response: web.StreamResponse, data: bytes
     if not response.prepared:
         request[BEGUN] = response
         await response.prepare(request)
+        metrics = request.app[SERVICES].metrics
+        metrics.observe_first_byte(request[MODEL], time.monotonic() - request[STARTED])
     await response.write(data)

@@ -11,21 +11,25 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from audiod import devices
 from audiod.api.services import Services
+from audiod.config import Config
+from audiod.control import doctor
+from audiod.control.checks import Patient, Resident
 from audiod.models import install
 from audiod.residency import budget
 from audiod.residency.events import Resource
 from audiod.residency.machine import ModelState
-from audiod.supervisor import memory
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import (
+    Diagnosis,
     Drain,
     Event,
+    GetDoctor,
     GetModels,
     GetStatus,
     GetVersion,
     Load,
-    Memory,
     ModelInfo,
     ModelList,
     ModelStatus,
@@ -41,12 +45,16 @@ from audioproto.control import (
     Version,
     WatchEvents,
 )
+from audioproto.diagnosis import Finding
 from audioproto.errors import AudiodError
 from audioproto.types import Residency
 
 
 class Control:
-    """The handlers and what they need. `reload` re-reads the configuration; `pull` installs a model, with progress."""
+    """The handlers and what they need. `reload` re-reads the configuration; `pull` installs a model, with progress.
+
+    `read_config` only reads: for a look at what a reload would bring.
+    """
 
     def __init__(
         self,
@@ -54,11 +62,14 @@ class Control:
         http: list[str],
         reload: Callable[[], Awaitable[str]],
         pull: Callable[[str, Callable[[str], None]], Awaitable[None]],
+        read_config: Callable[[], Config],
     ) -> None:
         self._services = services
         self._http = http
         self._reload = reload
         self._pull = pull
+        self._read_config = read_config
+        self._examining = asyncio.Lock()
         self._started = time.monotonic()
 
     @property
@@ -95,6 +106,8 @@ class Control:
             case Pull(model):
                 self._services.library.entry(model)
                 return await self._pulling(http, model)
+            case GetDoctor(network):
+                return await self._examination(http, network)
             case WatchEvents():
                 return await self._events(http)
         raise AudiodError(f"no handler for {type(asked).__name__}")
@@ -130,6 +143,31 @@ class Control:
         await _line(response, last)
         return response
 
+    async def _examination(self, http: web.Request, network: bool) -> web.StreamResponse:
+        """What doctor.py's checks find, as they find it; one caller at a time, for it imports engines' libraries."""
+        response = await _begin(http)
+
+        async def tell(findings: list[Finding]) -> None:
+            await _line(response, Diagnosis(findings))
+
+        async with self._examining:
+            await doctor.examine(doctor.plan(self._patient(), network=network), tell)
+        await _line(response, Diagnosis(done=True))
+        return response
+
+    def _patient(self) -> Patient:
+        services, scheduler = self._services, self._services.manager.scheduler
+        models = scheduler.models.values()
+        return Patient(
+            config=services.config,
+            entries=services.library.entries,
+            limits=scheduler.limits,
+            residents={m.model: Resident(m.state, m.reason, m.ready_bytes, m.parked_bytes) for m in models},
+            reserved_bytes=budget.reserved(models, Resource.DEVICE),
+            read_config=self._read_config,
+            media=services.media,
+        )
+
     async def _events(self, http: web.Request) -> web.StreamResponse:
         response = await _begin(http)
         with self._services.manager.listen() as happenings:
@@ -144,8 +182,8 @@ class Control:
     async def _status(self) -> Status:
         services = self._services
         scheduler = services.manager.scheduler
-        total, available = await asyncio.to_thread(memory.host_memory_bytes)
         now = services.manager.now()
+        readiness = services.readiness()
         return Status(
             version=__version__,
             protocol=PROTOCOL_VERSION,
@@ -155,17 +193,10 @@ class Control:
             config=services.config.file,
             draining=scheduler.draining,
             queue=scheduler.queue_length,
-            memory=[
-                Memory(
-                    device=services.config.residency.device,
-                    name="host memory",
-                    total_bytes=total,
-                    available_bytes=available,
-                    budget_bytes=scheduler.limits.device_bytes,
-                    reserved_bytes=budget.reserved(scheduler.models.values(), Resource.DEVICE),
-                )
-            ],
+            memory=await devices.ledger(services.config, scheduler),
             models=[self._model_status(state, now) for state in scheduler.models.values()],
+            readiness=readiness.status,
+            unready_reason=readiness.reason,
         )
 
     def _model_status(self, state: ModelState, now: float) -> ModelStatus:
@@ -243,9 +274,9 @@ async def _begin(http: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _line(response: web.StreamResponse, progress: Progress) -> None:
+async def _line(response: web.StreamResponse, line: Progress | Diagnosis) -> None:
     with contextlib.suppress(ConnectionError):  # the caller has left; the work goes on
-        await response.write(msgspec.json.encode(progress) + b"\n")
+        await response.write(msgspec.json.encode(line) + b"\n")
 
 
 def _json(body: msgspec.Struct) -> web.Response:

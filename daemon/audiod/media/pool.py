@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
 
@@ -80,9 +80,10 @@ class Pcm:
 class Encoder:
     """A speech encoder, from MediaPool.encoder. Takes PCM as it is made and gives bytes as soon as there are any."""
 
-    def __init__(self, header: bytes, process: MediaProcess | None) -> None:
+    def __init__(self, header: bytes, process: MediaProcess | None, failed: Callable[[str], None]) -> None:
         self._header = header
         self._process = process
+        self._failed = failed
 
     async def feed(self, pcm: bytes) -> bytes:
         """Encode mono s16le PCM, whole samples, and return what is ready, perhaps nothing. Raises AudiodError."""
@@ -112,6 +113,7 @@ class Encoder:
                         case other:
                             raise EOFError(f"{other!r} is not for us")
         except (*_BROKEN, TimeoutError) as error:
+            self._failed("timeout" if isinstance(error, TimeoutError) else "crashed")
             raise AudiodError("the process encoding the speech ended", hint="journalctl -u audiod -n 50") from error
 
     def _with_header(self, pieces: list[bytes]) -> bytes:
@@ -152,6 +154,8 @@ class MediaPool:
         self._ending: MediaZygote | None = None
         self._spare: MediaProcess | None = None
         self._closed = False
+        self.on_failure: Callable[[str, str], None] = lambda task, reason: None
+        """Told of every process that failed at work, by task and reason (see audiod/metrics.py); for metrics."""
 
     async def decode(self, upload: Upload) -> Pcm:
         """The upload's (first) audio as PCM, whatever its container; the caller closes both.
@@ -197,12 +201,14 @@ class MediaPool:
                 async with asyncio.timeout(self._decode_timeout_s):
                     answer = await process.receive()
             except TimeoutError as error:
+                self.on_failure("decode", "timeout")
                 raise BadAudio(
                     f"decoding the file took longer than {self._decode_timeout_s:g} s", param="file", hint=_CONVERT
                 ) from error
             except _BROKEN as error:
                 if self._closed:
                     raise Draining("audiod is stopping") from error
+                self.on_failure("decode", "crashed")
                 raise BadAudio("the decoder crashed on this file", param="file", hint=_CONVERT) from error
         match answer:
             case Decoded(samples) if samples * 2 == os.fstat(fd).st_size:
@@ -210,6 +216,7 @@ class MediaPool:
             case Refused(body):
                 raise from_body(body)
             case other:
+                self.on_failure("decode", "crashed")
                 raise BadAudio(f"the decoder made no sense of this file: {other!r}", param="file", hint=_CONVERT)
 
     @contextlib.asynccontextmanager
@@ -221,11 +228,15 @@ class MediaPool:
         header = riff.streaming_header() if form is SpeechFormat.WAV else b""
         is_raw = form in (SpeechFormat.WAV, SpeechFormat.PCM)
         if is_raw and rate_hz == PCM_RATE_OUT and is_unchanged(tempo):
-            yield Encoder(header, None)
+            yield Encoder(header, None, self._encoder_failed)
             return
         job = Encode(Limits(self._memory_bytes, _ENCODER_CPU_S, 0), form, rate_hz, tempo)
         async with self._process(self._encoding, job) as process:
-            yield Encoder(header, process)
+            yield Encoder(header, process, self._encoder_failed)
+
+    def _encoder_failed(self, reason: str) -> None:
+        if not self._closed:
+            self.on_failure("encode", reason)
 
     async def close(self) -> None:
         """End every media process, and return when they are gone. Jobs that still run fail."""
@@ -257,6 +268,7 @@ class MediaPool:
 
     async def _begin(self, job: Decode | Encode, descriptors: tuple[int, ...]) -> MediaProcess:
         """Give the job to the spare process or a new one. One that ended before it had the job is no one's fault."""
+        task = "decode" if isinstance(job, Decode) else "encode"
         try:
             async with asyncio.timeout(_START_S):
                 for _ in range(_TRIES):
@@ -266,6 +278,7 @@ class MediaPool:
                         await process.begin(job, descriptors)
                     except _BROKEN:
                         process.end()
+                        self.on_failure(task, "lost")
                         continue
                     except BaseException:
                         process.end()
@@ -273,7 +286,9 @@ class MediaPool:
                     self._stand_by()
                     return process
         except OSError as error:
+            self.on_failure(task, "start_failed")
             raise _cannot_start(str(error) or f"nothing happened for {_START_S:g} s") from error
+        self.on_failure(task, "start_failed")
         raise _cannot_start("it ended")
 
     async def _fork(self) -> MediaProcess:

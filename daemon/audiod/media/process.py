@@ -42,6 +42,7 @@ _decoder: msgspec.msgpack.Decoder[ToProcess] = msgspec.msgpack.Decoder(ToProcess
 
 def main() -> int:
     process.die_with_parent(os.getppid())
+    process.offer_to_oom_killer()
     process.set_name("audiod-media")
     # Ctrl-C reaches the whole foreground group and systemd's stop the whole cgroup; but the daemon may be draining,
     # and it alone decides when the zygote ends.

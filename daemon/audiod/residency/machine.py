@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from audiod.residency.events import Profile
+from audiod.residency.events import Cause, Profile
 from audioproto.errors import AudiodError
 from audioproto.types import Residency
 
@@ -61,6 +61,8 @@ class ModelState:
     state: Residency = S.UNLOADED
     since: float = 0.0
     reason: str = ""
+    cause: Cause = Cause.WANTED
+    """Why it made its last move, or is making one."""
     on_device: bool = False
     """Whether the state counts against the device budget."""
     waiters: OrderedDict[int, float] = field(default_factory=OrderedDict)

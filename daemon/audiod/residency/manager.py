@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,17 +51,21 @@ from audiod.residency.events import (
 )
 from audiod.residency.scheduler import Scheduler
 from audiod.supervisor import memory
-from audiod.supervisor.worker import Worker
+from audiod.supervisor.worker import Ending, Worker
 from audiod.supervisor.zygote import Launch, Zygote
 from audiod.tasks import Tasks
 from audioproto.control import Event as Happening
 from audioproto.errors import AudiodError
-from audioproto.types import Residency
+from audioproto.types import Death, Residency
 
 logger = logging.getLogger(__name__)
 
 EVENTS_KEPT = 256
 """Events that a slow listener may lag behind before it loses the oldest."""
+
+
+_OVERDUE_S = 10.0
+"""A timer so late was lost; a busy event loop is late by milliseconds."""
 
 
 @dataclass(slots=True)
@@ -86,8 +90,8 @@ class ResidencyManager:
     ) -> None:
         self.scheduler = Scheduler(profiles, limits)
         self.processes: dict[str, Processes] = {}
-        self.on_transition: Callable[[Announce, float], None] = lambda announce, lasted_s: None
-        """Told of every transition and how long the state before it lasted, in seconds; for metrics."""
+        self.on_step: Callable[[Event, Sequence[Instruction], float], None] = lambda event, instructions, now: None
+        """Told of every event, of what is done about it, and when; for metrics."""
         self._launch = launch
         self._start_timeout_s = start_timeout_s
         self._numbers = itertools.count(1)
@@ -95,9 +99,9 @@ class ResidencyManager:
         self._operations: dict[int, asyncio.Future[None]] = {}
         self._listeners: set[asyncio.Queue[Happening]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._broken = False
         self._tasks = Tasks()
         self._watchers = Tasks()
-        self._entered: dict[str, float] = {}
 
     async def __aenter__(self) -> ResidencyManager:
         await self._watchers.__aenter__()
@@ -131,13 +135,17 @@ class ResidencyManager:
             del self._grants[request]
             # The grant may have come in the same moment as the cancellation: then there is a lease to give back.
             self._feed(Cancelled(request))
-            self._feed(Released(request))
+            self._feed(Released(request, abandoned=True))
             raise
         del self._grants[request]
+        abandoned = False
         try:
             yield worker
+        except (asyncio.CancelledError, ConnectionError):  # how it shows that the client has left
+            abandoned = True
+            raise
         finally:
-            self._feed(Released(request))
+            self._feed(Released(request, abandoned))
 
     async def load(self, model: str) -> None:
         """Bring `model` to ready; returns when it is. Raises what stopped it."""
@@ -175,6 +183,11 @@ class ResidencyManager:
         """Tell all listeners of something that is not a transition."""
         self._publish(Happening(time.time(), kind, message, model))
 
+    @property
+    def alive(self) -> bool:
+        """Whether requests are still being decided: no event broke off half-way, and what was due has happened."""
+        return not self._broken and self.scheduler.next_wakeup > self._now() - _OVERDUE_S
+
     def now(self) -> float:
         """The clock that all times in the scheduler are of."""
         return self._now()
@@ -194,8 +207,13 @@ class ResidencyManager:
             del self._operations[number]
 
     def _feed(self, event: Event) -> None:
-        for instruction in self.scheduler.handle(event, self._now()):
+        self._broken = True
+        now = self._now()
+        instructions = self.scheduler.handle(event, now)
+        self.on_step(event, instructions, now)
+        for instruction in instructions:
             self._execute(instruction)
+        self._broken = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -231,9 +249,6 @@ class ResidencyManager:
                 self._announce(instruction)
 
     def _announce(self, announce: Announce) -> None:
-        now = self._now()
-        self.on_transition(announce, now - self._entered.get(announce.model, now))
-        self._entered[announce.model] = now
         level = logging.ERROR if announce.state is Residency.FAILED else logging.INFO
         logger.log(
             level,
@@ -278,7 +293,7 @@ class ResidencyManager:
             self._feed(StartFailed(model, error))
             return
         processes.zygote = zygote
-        zygote.on_death = lambda reason: self._zygote_died(model, zygote, reason)
+        zygote.on_death = lambda ending: self._zygote_died(model, zygote, ending)
         self._feed(ZygoteStarted(model, await memory.proportional_bytes(zygote.pid)))
 
     async def _fork_worker(self, model: str) -> None:
@@ -286,7 +301,7 @@ class ResidencyManager:
         zygote = processes.zygote
         assert zygote is not None
         try:
-            worker = await zygote.fork(lambda reason: self._worker_died(model, reason), self._start_timeout_s)
+            worker = await zygote.fork(lambda ending: self._worker_died(model, ending), self._start_timeout_s)
         except AudiodError as error:
             processes.last_log = list(zygote.log)
             if processes.zygote is zygote:
@@ -297,12 +312,14 @@ class ResidencyManager:
 
     async def _stop_worker(self, model: str) -> None:
         processes = self._of(model)
+        residue_bytes = 0
         if processes.worker is not None:
-            await processes.worker.stop()
+            residue_bytes = await processes.worker.stop()
             processes.worker = None
-        self._feed(WorkerStopped(model))
+        self._reclaimed(model, residue_bytes)
+        self._feed(WorkerStopped(model, residue_bytes))
         if processes.zygote is None:
-            self._feed(ZygoteDied(model, "its zygote ended while it was being parked"))
+            self._feed(ZygoteDied(model, "its zygote ended while it was being parked", Death.CRASHED))
 
     async def _stop_zygote(self, model: str, before: asyncio.Task[None] | None) -> None:
         processes = self._of(model)
@@ -310,26 +327,35 @@ class ResidencyManager:
             before.cancel()
             await asyncio.wait([before])
         processes.worker = None
+        residue_bytes = 0
         if processes.zygote is not None:
-            await processes.zygote.stop()
+            residue_bytes = await processes.zygote.stop()
             processes.zygote = None
-        self._feed(ZygoteStopped(model))
+        self._reclaimed(model, residue_bytes)
+        self._feed(ZygoteStopped(model, residue_bytes))
 
-    def _worker_died(self, model: str, reason: str) -> None:
+    def _reclaimed(self, model: str, residue_bytes: int) -> None:
+        if residue_bytes:
+            mib = residue_bytes / 2**20
+            logger.error("%s: %.0f MiB are still held by processes that do not end", model, mib, extra={"model": model})
+
+    def _worker_died(self, model: str, ending: Ending) -> None:
         processes = self._of(model)
         processes.worker = None
         processes.last_log = list(processes.zygote.log) if processes.zygote else []
+        reason = f"the worker {ending.words}"
         self.publish("worker_died", reason, model)
-        self._feed(WorkerDied(model, f"the worker was {reason}" if "killed" in reason else f"the worker {reason}"))
+        self._feed(WorkerDied(model, reason, ending.death))
 
-    def _zygote_died(self, model: str, zygote: Zygote, reason: str) -> None:
+    def _zygote_died(self, model: str, zygote: Zygote, ending: Ending) -> None:
         processes = self._of(model)
         if processes.zygote is not zygote:
             return
         processes.zygote = None
         processes.worker = None
         processes.last_log = list(zygote.log)
-        self.publish("worker_died", f"zygote {reason}", model)
+        reason = f"the zygote {ending.words}"
+        self.publish("worker_died", reason, model)
         parking = self.scheduler.models[model].state is Residency.PARKING
         if not parking:  # else the operation that is parking it says so when it is done
-            self._feed(ZygoteDied(model, f"the zygote was {reason}" if "killed" in reason else f"the zygote {reason}"))
+            self._feed(ZygoteDied(model, reason, ending.death))

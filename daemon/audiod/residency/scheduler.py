@@ -15,6 +15,7 @@ from audiod.residency import budget
 from audiod.residency.events import (
     Announce,
     Cancelled,
+    Cause,
     DrainAsked,
     DrainEnded,
     Event,
@@ -113,7 +114,7 @@ class Scheduler:
             case Cancelled(request):
                 if (model := self._model_of.get(request)) and self.models[model].waiters.pop(request, None) is not None:
                     del self._model_of[request]
-            case Released(request):
+            case Released(request, _):
                 self._released(request)
             case LoadAsked() | ParkAsked() | UnloadAsked():
                 self._operation(event)
@@ -131,12 +132,12 @@ class Scheduler:
                     self._move(state, S.PARKED, "zygote started")
             case WorkerLoaded(model, device_bytes):
                 self._worker_loaded(self.models[model], device_bytes)
-            case WorkerStopped(model):
+            case WorkerStopped(model, _):
                 state = self.models[model]
                 if state.state is S.PARKING:
                     state.idle_since = self._now
                     self._move(state, S.PARKED, state.reason)
-            case ZygoteStopped(model):
+            case ZygoteStopped(model, _):
                 state = self.models[model]
                 if state.state is S.STOPPING:
                     self._move(state, S.FAILED if state.failure else S.UNLOADED, state.reason)
@@ -144,9 +145,9 @@ class Scheduler:
                 self._failed(self.models[model], error, S.FAILED)
             case LoadFailed(model, error):
                 self._failed(self.models[model], error, S.STOPPING)
-            case WorkerDied(model, reason):
+            case WorkerDied(model, reason, _):
                 self._died(self.models[model], reason, S.PARKED)
-            case ZygoteDied(model, reason):
+            case ZygoteDied(model, reason, _):
                 self._died(self.models[model], reason, S.UNLOADED)
             case Reconfigured():
                 self._reconfigured(event)
@@ -242,7 +243,7 @@ class Scheduler:
         pause_s = min(self.limits.backoff_cap_s, self.limits.backoff_s * 2 ** (state.failures - 1))
         state.retry_at = self._now + pause_s
         self._give_up(state, self._failure_answer(state, error))
-        self._move(state, after, error.message)
+        self._move(state, after, error.message, Cause.FAILURE)
         if after is S.STOPPING:
             self._out.append(StopZygote(state.model))
 
@@ -262,7 +263,7 @@ class Scheduler:
             self._failed(state, ModelFailed(message), S.STOPPING if after is S.PARKED else S.FAILED)
             return
         state.idle_since = self._now
-        self._move(state, after, reason)
+        self._move(state, after, reason, Cause.FAILURE)
 
     def _reconfigured(self, event: Reconfigured) -> None:
         self.limits = event.limits
@@ -313,9 +314,9 @@ class Scheduler:
             case S.DRAINING:
                 if state.target is None and not self._still_evicted(state):
                     state.evicted_for, state.evicted_to = "", None
-                    self._move(state, S.READY, "the room is no longer needed")
+                    self._move(state, S.READY, "the room is no longer needed", Cause.WANTED)
                 elif not state.leases:
-                    self._leave_device(state, state.target or state.evicted_to or S.PARKED, state.reason)
+                    self._leave_device(state, state.target or state.evicted_to or S.PARKED, state.reason, state.cause)
                 else:
                     return False
                 return True
@@ -324,7 +325,7 @@ class Scheduler:
             case S.STARTING | S.LOADING:
                 if state.target is not S.UNLOADED:
                     return False
-                self._move(state, S.STOPPING, "unload asked")
+                self._move(state, S.STOPPING, "unload asked", Cause.OPERATOR)
                 self._out.append(StopZygote(state.model))
                 return True
             case S.UNLOADED | S.FAILED:
@@ -335,9 +336,9 @@ class Scheduler:
         if state.target is not None:
             reason = "park asked" if state.target is S.PARKED else "unload asked"
             if state.leases:
-                self._move(state, S.DRAINING, reason)
+                self._move(state, S.DRAINING, reason, Cause.OPERATOR)
             else:
-                self._leave_device(state, state.target, reason)
+                self._leave_device(state, state.target, reason, Cause.OPERATOR)
             return True
         changed = bool(state.load_operations)
         self._finish(state.load_operations)
@@ -347,7 +348,7 @@ class Scheduler:
             self._out.append(Grant(request, state.model))
             changed = True
         if self._idle_for(state, state.profile.keep_alive_s):
-            self._leave_device(state, S.PARKED, f"idle for {state.profile.keep_alive_s:g} s")
+            self._leave_device(state, S.PARKED, f"idle for {state.profile.keep_alive_s:g} s", Cause.IDLE)
             return True
         return changed
 
@@ -359,7 +360,7 @@ class Scheduler:
         asked = state.target is S.UNLOADED
         if asked or self._idle_for(state, state.profile.park_keep_alive_s):
             reason = "unload asked" if asked else f"parked for {state.profile.park_keep_alive_s:g} s"
-            self._move(state, S.STOPPING, reason)
+            self._move(state, S.STOPPING, reason, Cause.OPERATOR if asked else Cause.IDLE)
             self._out.append(StopZygote(state.model))
             return True
         return False
@@ -371,7 +372,7 @@ class Scheduler:
             state.failures = 0
             self._finish(state.unload_operations)
             if state.state is S.FAILED:
-                self._move(state, S.UNLOADED, "unload asked")
+                self._move(state, S.UNLOADED, "unload asked", Cause.OPERATOR)
             if state.removed:
                 del self.models[state.model]
             return True
@@ -386,7 +387,10 @@ class Scheduler:
         for state in sorted(absent, key=self._asked_at):
             if self._room(state, Resource.HOST):
                 state.failure = None
-                self._move(state, S.STARTING, "wanted" if state.wanted else "park asked")
+                if state.wanted:
+                    self._move(state, S.STARTING, "wanted", Cause.WANTED)
+                else:
+                    self._move(state, S.STARTING, "park asked", Cause.OPERATOR)
                 self._out.append(StartZygote(state.model))
                 return True
             if self._wants_zygote(state):  # unless it was found never to fit, and given up
@@ -394,7 +398,7 @@ class Scheduler:
         parked = [m for m in self.models.values() if m.state is S.PARKED and m.wanted and m.target is None]
         for state in sorted(parked, key=self._asked_at):
             if self._room(state, Resource.DEVICE):
-                self._move(state, S.LOADING, "wanted")
+                self._move(state, S.LOADING, "wanted", Cause.WANTED)
                 self._out.append(ForkWorker(state.model))
                 return True
             if state.wanted:
@@ -448,9 +452,9 @@ class Scheduler:
         to = S.PARKED if resource is Resource.DEVICE else S.UNLOADED
         if victim.state is S.READY and victim.leases:
             victim.evicted_for, victim.evicted_to = wanting.model, to
-            self._move(victim, S.DRAINING, reason)
+            self._move(victim, S.DRAINING, reason, Cause.PRESSURE)
         else:
-            self._leave_device(victim, to, reason)
+            self._leave_device(victim, to, reason, Cause.PRESSURE)
 
     def _still_evicted(self, state: ModelState) -> bool:
         """Whether the model that `state` drains for still waits for the room."""
@@ -461,14 +465,14 @@ class Scheduler:
             and wanting.state in (S.UNLOADED, S.STARTING, S.PARKED, S.FAILED)
         )
 
-    def _leave_device(self, state: ModelState, to: S, reason: str) -> None:
+    def _leave_device(self, state: ModelState, to: S, reason: str, cause: Cause) -> None:
         """Begin to move an unleased model down to PARKED or UNLOADED."""
         state.evicted_for, state.evicted_to = "", None
         if to is S.PARKED:
-            self._move(state, S.PARKING, reason)
+            self._move(state, S.PARKING, reason, cause)
             self._out.append(StopWorker(state.model))
         else:
-            self._move(state, S.STOPPING, reason)
+            self._move(state, S.STOPPING, reason, cause)
             self._out.append(StopZygote(state.model))
 
     # --- small questions and steps ------------------------------------------------------------------------------
@@ -539,9 +543,12 @@ class Scheduler:
         self._out.extend(Finish(operation, error) for operation in operations)
         operations.clear()
 
-    def _move(self, state: ModelState, to: S, reason: str) -> None:
+    def _move(self, state: ModelState, to: S, reason: str, cause: Cause | None = None) -> None:
+        """Without a `cause` this is the next step of what has begun, and has the cause of that."""
         chapter = state.transition(to, reason, self._now)
-        self._out.append(Announce(state.model, chapter.previous, to, reason))
+        state.cause = cause or state.cause
+        wanted_since = state.wanted_since if state.wanted else None
+        self._out.append(Announce(state.model, chapter.previous, to, reason, state.cause, wanted_since))
 
     def _wake_at(self, at: float) -> None:
         self.next_wakeup = min(self.next_wakeup, at)

@@ -59,7 +59,7 @@ def build(runtime: str, locks_dir: Path, runtimes_dir: Path, progress: Progress)
         say(f"{lock.pinned} packages pinned")
         try:
             _make_environment(directory, lock, say, held)
-            _verify(runtime, directory, lock)
+            verify(runtime, directory / "bin/python", lock)
             durable.write_stamp(directory, lock.digest.encode())
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -94,15 +94,19 @@ def _make_environment(directory: Path, lock: LockFile, say: Progress, held: int)
     arguments += ["--requirement", str(lock.path)]
     if (build_lock := lock.path.parent / "build.txt").exists():
         arguments += ["--build-constraint", str(build_lock)]
-    pip.run(arguments, doing=f"to install {lock.path.name}", keep_open=held, progress=say)
+    pip.run(arguments, doing=f"to install {lock.path.name}", keep_open=held, scratch=directory, progress=say)
 
 
-def _verify(runtime: str, directory: Path, lock: LockFile) -> None:
-    """Import its libraries: a missing system library or CPU feature shows here and not at the first request."""
+def verify(runtime: str, python: Path, lock: LockFile) -> float:
+    """Import its libraries: a missing system library or CPU feature shows here and not at the first request.
+
+    Returns the seconds it took. Raises InstallFailed.
+    """
+    started = time.monotonic()
     code = "\n".join(f"import {module}" for module in lock.imports)
     try:
         tried = subprocess.run(
-            [str(directory / "bin/python"), "-I", "-c", code],
+            [str(python), "-I", "-c", code],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -122,6 +126,7 @@ def _verify(runtime: str, directory: Path, lock: LockFile) -> None:
             tried.stdout.splitlines()[-8:],
             hint="install what the last line names, then run the same again",
         )
+    return time.monotonic() - started
 
 
 def _remove_older(runtime: str, current: Path) -> None:

@@ -9,9 +9,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from audioproto.errors import InstallFailed
 
@@ -58,22 +60,26 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(arguments: Sequence[str], *, doing: str, keep_open: int, progress: Progress) -> None:
+def run(arguments: Sequence[str], *, doing: str, keep_open: int, scratch: Path, progress: Progress) -> None:
     """Run `python -m pip *arguments` to its end.
 
     `doing` says in a few words what for, and stands in the error. `keep_open` is the descriptor of the claim under
-    which this happens; pip inherits it. Raises InstallFailed with pip's last lines and a hint.
+    which this happens; pip inherits it. What pip downloads is on its way in `scratch`, because /tmp may be memory, and
+    torch with CUDA is gigabytes. Raises InstallFailed with pip's last lines and a hint.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", "pip", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment(),
-        pass_fds=(keep_open,),
-        encoding="utf-8",
-        errors="replace",
-    ) as child:
+    with (
+        tempfile.TemporaryDirectory(prefix="pip-", dir=scratch) as temporary,
+        subprocess.Popen(
+            [sys.executable, "-m", "pip", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment() | {"TMPDIR": temporary},
+            pass_fds=(keep_open,),
+            encoding="utf-8",
+            errors="replace",
+        ) as child,
+    ):
         assert child.stdout is not None
         reader = _Reader(progress)
         for line in child.stdout:

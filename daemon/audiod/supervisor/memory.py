@@ -6,6 +6,7 @@ Measures only; budgets and reservations are residency's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def host_memory_bytes() -> tuple[int, int]:
     return meminfo["MemTotal"], meminfo["MemAvailable"]
 
 
+def _group_bytes(group: int) -> int:
+    total = 0
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            pid = int(directory.name)
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == group:
+                    total += _pss_bytes(pid)
+    return total
+
+
 def group_exists(group: int) -> bool:
     """Whether any process of the group is left, zombies included."""
     try:
@@ -53,14 +65,14 @@ def group_exists(group: int) -> bool:
     return True
 
 
-async def group_gone(group: int, timeout_s: float) -> bool:
-    """Wait until no process of the group is left; False if one still is after `timeout_s`.
+async def group_gone(group: int, timeout_s: float) -> int:
+    """Wait until no process of the group is left, and return 0; after `timeout_s`, the bytes that those left hold.
 
     The kernel has no event for an empty group outside a cgroup, so this polls, briefly.
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
     while group_exists(group):
         if asyncio.get_running_loop().time() >= deadline:
-            return False
+            return await asyncio.to_thread(_group_bytes, group)
         await asyncio.sleep(_POLL_S)
-    return True
+    return 0

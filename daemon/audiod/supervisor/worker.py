@@ -12,11 +12,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Union
 
 from audiod.supervisor import memory
 from audiod.supervisor.channel import Channel
 from audioproto.errors import AudiodError, EngineFailed, WorkerDied, from_body
+from audioproto.types import Death
 from audioproto.worker import (
     Abort,
     AudioChunk,
@@ -36,6 +38,26 @@ _ABORT_GRACE_S = 2.0
 """How long an engine may take to notice Abort before its worker is replaced."""
 
 _GROUP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended: in words that follow "it", and of which kind."""
+
+    words: str
+    death: Death
+
+    @classmethod
+    def of(cls, status: int) -> Ending:
+        """From an exit status, or minus the signal that ended it."""
+        if status >= 0:
+            return cls(f"exited with status {status}", Death.CRASHED)
+        outside = -status in (signal.SIGKILL, signal.SIGTERM)
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:  # the real-time signals have no names
+            name = f"signal {-status}"
+        return cls(f"was killed by {name}", Death.KILLED if outside else Death.CRASHED)
 
 
 class Job:
@@ -64,14 +86,15 @@ class Job:
 class Worker:
     """A forked worker. `on_death` is called once, when it is gone without having been stopped."""
 
-    def __init__(self, model: str, sock: socket.socket, on_death: Callable[[str], None]) -> None:
+    def __init__(self, model: str, sock: socket.socket, on_death: Callable[[Ending], None]) -> None:
         self.model = model
         self.pid = 0
         self.loaded: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self.dead: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Set with the reason once the process has been reaped."""
+        self.dead: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        """Set once the process has been reaped."""
         self.stopping = False
         self._on_death = on_death
+        self._hung = False
         self._jobs: dict[int, Job] = {}
         self._numbers = 0
         self._channel: Channel[FromWorker] = Channel(sock, FromWorker, self._received, self._hung_up)  # type: ignore[arg-type]
@@ -106,6 +129,7 @@ class Worker:
             async with asyncio.timeout(_ABORT_GRACE_S):
                 await job.ended.wait()
         except TimeoutError:
+            self._hung = True
             self.kill()
             await asyncio.wait([self.dead])
 
@@ -140,30 +164,35 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def reaped(self, reason: str) -> None:
+    def reaped(self, ending: Ending) -> None:
         """Its zygote has reaped it (or both are gone)."""
         if self.dead.done():
             return
         self.kill()  # children that outlived it
-        self.dead.set_result(reason)
+        if self._hung:
+            ending = Ending("did not stop when its request was given up, and was killed", Death.HUNG)
+        self.dead.set_result(ending)
         was_loaded = self.loaded.done()
         if not was_loaded:
-            self.loaded.set_exception(EngineFailed(f"the worker ended while loading: {reason}"))
+            self.loaded.set_exception(EngineFailed(f"the worker ended while loading: it {ending.words}"))
         self._channel.close()
         if was_loaded and not self.stopping:
-            self._on_death(reason)
+            self._on_death(ending)
 
-    async def stop(self) -> None:
-        """End it and return when its whole group is gone. A worker has no state worth a slow goodbye."""
+    async def stop(self) -> int:
+        """End it and return when its whole group is gone, or how many bytes are still held by what is left of it.
+
+        A worker has no state worth a slow goodbye.
+        """
         self.stopping = True
         self.kill()
         await asyncio.wait([self.dead])
-        await self.group_gone()
+        return await self.group_gone()
 
-    async def group_gone(self) -> None:
-        """Wait until no process of its group is left."""
-        if self.pid:  # a group 0 would be our own
-            await memory.group_gone(self.pid, _GROUP_TIMEOUT_S)
+    async def group_gone(self) -> int:
+        """Wait until no process of its group is left; 0, or the bytes that are still held."""
+        # A group 0 would be our own.
+        return await memory.group_gone(self.pid, _GROUP_TIMEOUT_S) if self.pid else 0
 
 
 def _numbered(request: Transcribe | Synthesize, number: int) -> Transcribe | Synthesize:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiod.supervisor import memory
+from audiod.supervisor.cgroup import Group
 from audiod.supervisor.channel import Channel
-from audiod.supervisor.worker import Worker
+from audiod.supervisor.worker import Ending, Worker
 from audioproto.errors import EngineFailed, from_body
-from audioproto.types import EngineSpec
+from audioproto.types import Death, EngineSpec
 from audioproto.worker import Exited, Failed, Fork, Forked, FromZygote, Init, Prepared
 
 LOG_LINES = 20
@@ -34,12 +35,13 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_D
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a model's zygote: the runtime's `python`, and where audioproto and audioworker are found."""
+    """How to start a model's zygote: the runtime's `python`, where audioproto and audioworker are found, its group."""
 
     python: Path
     code: Path
     cache: Path
     spec: EngineSpec
+    group: Group | None = None
 
     def environment(self) -> dict[str, str]:
         """What the zygote sees: few variables, our code and no one else's, one thread pool size, and no network."""
@@ -69,7 +71,7 @@ class Zygote:
         self.launch = launch
         self.pid = process.pid
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.on_death: Callable[[str], None] | None = None
+        self.on_death: Callable[[Ending], None] | None = None
         self._process = process
         self._lines = log
         self._prepared: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
@@ -107,6 +109,8 @@ class Zygote:
         finally:
             theirs.close()
             os.close(log_end)
+        if launch.group is not None:
+            launch.group.add(process.pid)
         zygote = cls(launch, process, ours, log)
         watch(zygote)
         try:
@@ -118,7 +122,7 @@ class Zygote:
             if isinstance(error, TimeoutError):
                 raise EngineFailed(f"{launch.spec.model} was not up after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
-                raise EngineFailed(zygote._end()) from error
+                raise EngineFailed(f"its zygote {zygote._ending().words}") from error
             raise
         return zygote
 
@@ -132,20 +136,20 @@ class Zygote:
             # Whoever held the other end of the log is dead now; what they still said is the reason we want to show.
             await asyncio.wait([log], timeout=1.0)
             log.cancel()
-        reason = self._end()
+        ending = self._ending()
         self._channel.close()
         for worker in list(self._workers.values()):
             await worker.group_gone()
             worker.stopping = True  # its death is this one's consequence, not news of its own
-            worker.reaped(reason)
+            worker.reaped(ending)
         self._workers.clear()
         if not self._prepared.done():
-            self._prepared.set_exception(EngineFailed(reason))
+            self._prepared.set_exception(EngineFailed(f"its zygote {ending.words}"))
         for forked in self._forked.values():
             if not forked.done():
-                forked.set_exception(EngineFailed(reason))
+                forked.set_exception(EngineFailed(f"its zygote {ending.words}"))
         if self.on_death is not None and not self._stopping:
-            self.on_death(reason)
+            self.on_death(ending)
 
     async def _follow_log(self) -> None:
         while True:
@@ -171,9 +175,9 @@ class Zygote:
                     forked.set_result(pid)
             case Exited(number, _, status):
                 if gone := self._workers.pop(number, None):
-                    gone.reaped(_ending(status))
+                    gone.reaped(Ending.of(status))
 
-    async def fork(self, on_death: Callable[[str], None], timeout_s: float) -> Worker:
+    async def fork(self, on_death: Callable[[Ending], None], timeout_s: float) -> Worker:
         """Fork a worker and wait until it has loaded. Raises AudiodError, with the worker gone, when it cannot."""
         ours, theirs = socket.socketpair()
         self._numbers += 1
@@ -194,12 +198,12 @@ class Zygote:
             if isinstance(error, TimeoutError):
                 raise EngineFailed(f"{self.launch.spec.model} had not loaded after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
-                raise EngineFailed(self._end()) from error
+                raise EngineFailed(f"its zygote {self._ending().words}") from error
             raise
         return worker
 
-    async def stop(self) -> None:
-        """End the zygote and its workers, and return when every process of theirs is gone.
+    async def stop(self) -> int:
+        """End the zygote and its workers, and return when every process of theirs is gone, or the bytes still held.
 
         Workers first, while their zygote is there to reap them: orphans would be left to init, which may be slow.
         """
@@ -212,14 +216,19 @@ class Zygote:
             await asyncio.wait([worker.dead for worker in workers], timeout=_REAP_TIMEOUT_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        if self.launch.group is not None:
+            self.launch.group.kill()
         await self._process.wait()
-        await memory.group_gone(self.pid, _GROUP_TIMEOUT_S)
+        residue_bytes = await memory.group_gone(self.pid, _GROUP_TIMEOUT_S)
         for worker in workers:
-            await worker.group_gone()
+            residue_bytes += await worker.group_gone()
+        if self.launch.group is not None:
+            self.launch.group.remove()
+        return residue_bytes
 
-    def _end(self) -> str:
+    def _ending(self) -> Ending:
         status = self._process.returncode
-        return "its process ended" if status is None else _ending(status)
+        return Ending("ended", Death.CRASHED) if status is None else Ending.of(status)
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:
@@ -232,11 +241,3 @@ async def _pipe() -> tuple[asyncio.StreamReader, int]:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0))
     return reader, writing
-
-
-def _ending(status: int) -> str:
-    """An exit status, or minus a signal, in words."""
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-status).name}"
-    return f"exited with status {status}"

@@ -45,6 +45,7 @@ from audiod.residency.events import (
 )
 from audiod.residency.scheduler import Scheduler
 from audioproto.errors import BadRequest, ModelFailed
+from audioproto.types import Death
 from audioproto.types import Residency as S
 
 TRACES = 2500
@@ -149,7 +150,7 @@ class Trace:
                 self.feed(StartFailed(model, ModelFailed("no library")) if bad else ZygoteStarted(model, 0))
             case ForkWorker() if bad and luck < 0.05:
                 self.lose(model)
-                self.feed(ZygoteDied(model, "killed while loading"))
+                self.feed(ZygoteDied(model, "killed while loading", Death.KILLED))
             case ForkWorker():
                 if bad:
                     self.workers.discard(model)
@@ -203,10 +204,10 @@ class Trace:
             self.leases = {r: m for r, m in self.leases.items() if m != model}
             if model in self.workers and self.random.random() < 0.7:
                 self.workers.discard(model)
-                self.feed(WorkerDied(model, "killed"))
+                self.feed(WorkerDied(model, "killed", Death.KILLED))
             else:
                 self.lose(model)
-                self.feed(ZygoteDied(model, "killed"))
+                self.feed(ZygoteDied(model, "killed", Death.KILLED))
         elif choice < 0.97:
             self.operations.add(self.number)
             self.feed(DrainAsked(self.number))

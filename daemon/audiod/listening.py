@@ -1,0 +1,90 @@
+"""The sockets that the daemon listens on, its own or systemd's, and serving on them until the last request is done.
+
+Knows no route and no handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from audiod.config import Control, Server
+from audioproto.errors import ConfigInvalid
+
+_BACKLOG = 4096
+"""Connections that wait to be accepted, over a restart too; the kernel's own default bound."""
+
+_LINGER_S = 0.25
+"""After the last connection was accepted, for its request to arrive: without it 1 of 30 was lost at a stop."""
+
+
+def listen_tcp(server: Server) -> socket.socket:
+    """Raises ConfigInvalid where the address is taken or not ours."""
+    try:
+        family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+        return socket.create_server((server.host, server.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"cannot listen on {server.host}:{server.port}: {error.strerror}", hint="choose another with --port"
+        ) from error
+
+
+def listen_unix(control: Control) -> socket.socket:
+    """The control socket: group-writable, and never taken from a daemon that still answers on it."""
+    path = Path(control.socket)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+        else:
+            raise ConfigInvalid(f"another audiod answers on {path}", hint=f"audioctl --socket {path} status")
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        raise ConfigInvalid(
+            f"cannot make the socket {path}: {error.strerror}", hint="choose another with --socket"
+        ) from error
+    path.chmod(0o660)
+    with contextlib.suppress(KeyError, PermissionError):
+        os.chown(path, -1, grp.getgrnam(control.group).gr_gid)
+    sock.listen(64)
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """Where clients on this host reach an HTTP socket."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def serving(app: web.Application, sockets: Sequence[socket.socket], grace_s: float) -> AsyncIterator[None]:
+    """Serve `app` while inside. Leaving accepts no more and finishes running requests, for at most `grace_s`."""
+    runner = web.AppRunner(
+        app, handle_signals=False, access_log=None, handler_cancellation=True, shutdown_timeout=grace_s
+    )
+    await runner.setup()
+    try:
+        for sock in sockets:
+            await web.SockSite(runner, sock, backlog=_BACKLOG).start()
+        yield
+    finally:
+        for site in list(runner.sites):
+            await site.stop()
+        if runner.server is not None and runner.server.connections:
+            await asyncio.sleep(_LINGER_S)
+        await runner.cleanup()
