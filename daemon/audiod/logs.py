@@ -10,6 +10,7 @@ import logging
 import sys
 from contextvars import ContextVar
 
+from aiohttp.http_exceptions import HttpProcessingError
 from logging_journald import JournaldTransport, check_journal_stream
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -72,6 +73,15 @@ class _Journal(logging.Handler):
             print(message, file=sys.stderr)
 
 
+def _calmer(record: logging.LogRecord) -> bool:
+    """What a port scanner sends is no error of ours: a line instead of a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args, record.exc_info = f"a malformed HTTP request: {error.message!r}", (), None
+    return True
+
+
 def _extras(record: logging.LogRecord) -> dict[str, object]:
     found = {name: getattr(record, name) for name in _FIELDS if getattr(record, name, "") != ""}
     return ({"request_id": request_id.get()} if request_id.get() else {}) | found
@@ -94,3 +104,4 @@ def configure(level: str, style: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_calmer)

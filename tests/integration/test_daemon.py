@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -188,6 +189,18 @@ def test_requests_that_cannot_work_have_the_status_that_clients_expect(daemon: D
         assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found")
     assert daemon.get("/v1/audio/speech")[0] == 405
     assert say(daemon, model="whisper-1")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00", b"B@D / HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_without_a_traceback(daemon: Daemon, sent: bytes) -> None:
+    host, _, port = daemon.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(sent + b"\r\n\r\n")
+        assert client.recv(65536).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    assert daemon.get("/health/live")[0] == 200
+    assert "Traceback" not in daemon.log.read_text()
 
 
 def test_an_upload_over_the_limit_is_413(tmp_path: Path, state_dir: Path) -> None:

@@ -242,6 +242,16 @@ def test_a_state_directory_that_fills_up_or_becomes_read_only_fails_and_the_daem
         assert report(daemon).status == 0
 
 
+def test_models_on_a_read_only_file_system_can_be_used_but_not_installed(tmp_path: Path, partial_state: Path) -> None:
+    with file_system(partial_state / "models", "1g"):
+        subprocess.run(["mount", "-o", "remount,ro", partial_state / "models"], check=True)
+        with running(tmp_path, partial_state) as daemon:
+            found = report(daemon)
+    assert (found.status, found.verdict("state")) == (0, "warn")
+    assert "nothing can be installed there" in found.of("state")["found"]
+    assert found.of("state")["fix"] == f"findmnt --target {partial_state / 'models'}"
+
+
 def test_budgets_are_held_against_the_memory_there_is_and_the_models(tmp_path: Path, state_dir: Path) -> None:
     with running(tmp_path, state_dir, '[residency]\nbudget = "900TiB"\n') as daemon:
         greedy = report(daemon)
@@ -256,6 +266,35 @@ def test_budgets_are_held_against_the_memory_there_is_and_the_models(tmp_path: P
         in mean.of("model whisper-base")["found"]
     )
     assert "audioctl reload" in mean.of("model whisper-base")["fix"]
+
+
+@contextlib.contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Path]:
+    """A control group with a memory limit, of whichever version there is."""
+    for root, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(root, f"audiod-test-{os.getpid()}")
+        try:
+            group.mkdir()
+            (group / file).write_text(str(limit_bytes))
+        except OSError:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+            continue
+        try:
+            yield group
+        finally:
+            group.rmdir()
+        return
+    pytest.skip("no control group with a memory limit can be made here")
+
+
+def test_a_memory_limit_that_is_smaller_than_the_budgets_fails(tmp_path: Path, state_dir: Path) -> None:
+    """As in a container: half of the host's memory is more than the container has."""
+    with memory_group(2 << 30) as group, running(tmp_path, state_dir) as daemon:
+        (group / "cgroup.procs").write_text(str(daemon.process.pid))
+        found = report(daemon)
+    assert found.bad() == {"memory"}
+    assert "the control group may have 2 GiB in all" in found.of("memory")["found"]
 
 
 def test_few_open_files_are_a_warning(tmp_path: Path, state_dir: Path) -> None:

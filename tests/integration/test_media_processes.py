@@ -285,3 +285,31 @@ async def test_fifty_mixed_jobs_leave_nothing_behind() -> None:
         await until(lambda: len(codecs()) == 1)
         assert await seconds(pool, FLAC) == pytest.approx(1.0)
     assert (descriptors(), zygotes()) == before
+
+
+async def test_failures_are_told_to_whoever_counts_them() -> None:
+    told: list[tuple[str, str]] = []
+    async with media_pool() as pool:
+        pool.on_failure = lambda task, reason: told.append((task, reason))
+        async with asyncio.TaskGroup() as tasks:
+            job = tasks.create_task(_refusal(pool, LONG))
+            await at_work(pool)
+            await kill(*codecs())  # the one at work, and the one that stands ready
+            await job
+        assert told == [("decode", "crashed")]
+        await seconds(pool, FLAC)
+        assert told[1:] == [("decode", "lost")]
+        async with pool.encoder(SpeechFormat.MP3, 24_000) as encoder:
+            await encoder.feed(bytes(4_800))
+            await kill(*codecs())
+            with pytest.raises(AudiodError):
+                await encoder.feed(bytes(48_000))
+        assert told[2:] == [("encode", "crashed")]
+    async with media_pool(decode_timeout_s=0.05) as pool:
+        pool.on_failure = lambda task, reason: told.append((task, reason))
+        await _refusal(pool, LONG)
+        assert told[3:] == [("decode", "timeout")]
+    async with media_pool() as pool:
+        pool.on_failure = lambda task, reason: told.append((task, reason))
+        await _refusal(pool, b"no audio at all")
+        assert len(told) == 4, "a file that is none is no failure of ours"

@@ -73,9 +73,9 @@ def test_every_alert_says_what_it_is_and_what_to_type_next(name: str) -> None:
         assert (TOP / "ctl" / "audioctl" / "commands" / f"{verb}.py").exists()
 
 
-def test_the_readme_says_what_to_do_on_every_alert() -> None:
-    readme = (SHIPPED / "README.md").read_text()
-    assert re.findall(r"^\| (Audiod\w+) \|", readme, re.MULTILINE) == list(alerts())
+def test_the_runbook_says_what_to_do_on_every_alert() -> None:
+    runbook = (TOP / "packaging" / "RUNBOOK.md").read_text()
+    assert re.findall(r"^\| (Audiod\w+) \|", runbook, re.MULTILINE) == list(alerts())
 
 
 def test_the_error_ratio_counts_what_is_not_the_callers_fault() -> None:

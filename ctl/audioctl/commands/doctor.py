@@ -31,8 +31,8 @@ COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 _ANSWER_S = 5.0
 """For a status, which takes milliseconds: a daemon that needs longer hangs."""
 
-_SILENCE_S = 150.0
-"""Between two findings: longer than the daemon gives its slowest check."""
+_SILENCE_S = 600.0
+"""Between two findings, which come in order: several slow imports, and somebody else's examination before ours."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

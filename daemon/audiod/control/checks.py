@@ -120,7 +120,11 @@ def state(patient: Patient) -> Iterator[Finding]:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            yield Finding("state", FAIL, f"{whose} cannot write {directory}: {error.strerror}", _mend(error, directory))
+            found = f"{whose} cannot write {directory}: {error.strerror}"
+            if directory in (patient.config.state_dir, patient.config.cache_dir):
+                yield Finding("state", FAIL, found, _mend(error, directory))
+            else:  # models and runtimes may be shared and read-only on purpose
+                yield Finding("state", WARN, f"{found}; nothing can be installed there", _mend(error, directory))
             continue
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             found = f"{directory} may be changed by everyone here, and engines run what is in it"

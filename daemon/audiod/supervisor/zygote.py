@@ -160,7 +160,7 @@ class Zygote:
             if not line:
                 return
             self.log.append(line.decode(errors="replace").rstrip())
-            self._logger.info("%s", self.log[-1])
+            self._logger.info("%s", self.log[-1], extra={"model": self.launch.spec.model})
 
     def _received(self, message: FromZygote) -> None:
         match message:
