@@ -126,7 +126,8 @@ class Container:
         return self._engine.podman("healthcheck", "run", self.id, check=False).returncode == 0
 
     def log(self) -> str:
-        ended = self._engine.podman("logs", self.id)
+        """Its last lines."""
+        ended = self._engine.podman("logs", "--tail=40", self.id)
         return ended.stdout + ended.stderr
 
     def stop(self, grace_s: int = 60) -> int:

@@ -40,7 +40,7 @@ from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.systemd import Notifier
 from audiod.tasks import Tasks
-from audioproto.errors import AudiodError, InstallFailed, ModelNotInstalled
+from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed, ModelNotInstalled
 from audioproto.types import EngineSpec, Residency
 
 logger = logging.getLogger(__name__)
@@ -295,7 +295,13 @@ class Daemon:
         """State directories, and one that holds our worker code and nothing else for runtimes to import."""
         config = self.services.config
         for directory in (config.state_dir, config.cache_dir):
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigInvalid(
+                    f"cannot make {directory} as user {os.geteuid()}: {error.strerror}",
+                    hint=f"sudo chown {os.geteuid()} {directory.parent}",
+                ) from error
         for package in ("audioproto", "audioworker"):
             (self._code / package).symlink_to(Path(__file__).parents[1] / package)
 

@@ -260,3 +260,14 @@ def test_a_variable_that_audiod_does_not_know_ends_it_with_a_word_on_which(start
     container = start("--restart=no", AUDIOD_RESIDENCY_KEEPALIVE="10m")
     assert container.wait() == 7
     assert "AUDIOD_RESIDENCY_KEEPALIVE in the environment is no setting of audiod" in container.log()
+
+
+def test_a_state_directory_of_somebody_else_ends_it_with_a_word_on_whose_it_must_be(
+    start: Start, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "state"
+    theirs.mkdir()
+    container = start("--restart=no", volume=str(theirs))
+    assert container.wait() == 7
+    assert "cannot make /var/lib/audiod/cache as user 10001: Permission denied" in container.log()
+    assert "chown 10001 /var/lib/audiod" in container.log()

@@ -111,6 +111,24 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(daemon: Daemon) ->
         daemon.ctl("reload")
 
 
+def test_a_model_that_a_reload_removes_ends_its_work_and_is_gone(tmp_path: Path, state_dir: Path) -> None:
+    with running(tmp_path, state_dir) as daemon:
+        daemon.ctl("load", "whisper-base")
+        answers: list[tuple[int, bytes]] = []
+        audio = (AUDIO / "jfk.wav").read_bytes()
+        asking = threading.Thread(target=lambda: answers.append(transcribe(daemon, audio)))
+        asking.start()
+        wait_until(daemon, lambda: daemon.model("whisper-base")["leases"] == 1)
+        with watching(daemon) as events:
+            (tmp_path / "models.d" / "whisper-base.toml").unlink()
+            assert daemon.ctl("reload").returncode == 0
+            assert daemon.status()["models"]
+            asking.join(60)
+            assert answers[0][0] == 200
+            assert "unloaded" in (event["state"] for event in events)
+        assert transcribe(daemon, audio)[0] == 404
+
+
 def test_an_idle_model_is_parked_and_then_unloaded(tmp_path: Path, state_dir: Path) -> None:
     settings = '[residency]\nkeep_alive = "0s"\npark_keep_alive = "0s"\n'
     with running(tmp_path, state_dir, settings) as daemon, watching(daemon) as events:

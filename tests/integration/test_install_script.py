@@ -24,24 +24,40 @@ PREFIX = "usr/local"
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "daemon", "ctl", "etc", "packaging", "systemd", "scripts")
 
 
-def run(
-    destdir: Path, *options: str, checkout: Path = TOP, systemd: bool = False, **settings: str
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(checkout / "scripts" / "install"), "--destdir", str(destdir), *options]
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONWARNINGS")}
-    return subprocess.run(
-        [*command, *([] if systemd else ["--no-systemd"])],
-        capture_output=True,
-        text=True,
-        env=kept | settings,
-        timeout=280,
-    )
+class Checkout:
+    """A copy of this checkout, so that nobody edits it between two installations."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        for source in SOURCES:
+            if (TOP / source).is_dir():
+                shutil.copytree(TOP / source, top / source, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(TOP / source, top / source)
+
+    def run(
+        self, destdir: Path, *options: str, systemd: bool = False, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(self.top / "scripts" / "install"), "--destdir", str(destdir), *options]
+        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONWARNINGS")}
+        return subprocess.run(
+            [*command, *([] if systemd else ["--no-systemd"])],
+            capture_output=True,
+            text=True,
+            env=kept | settings,
+            timeout=280,
+        )
+
+    def install(self, destdir: Path, *options: str) -> str:
+        """What it says, having succeeded."""
+        ended = self.run(destdir, *options)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
 
 
-def installed(destdir: Path, *options: str, checkout: Path = TOP, **settings: str) -> str:
-    ended = run(destdir, *options, checkout=checkout, systemd=False, **settings)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("checkout"))
 
 
 def tree(destdir: Path) -> dict[str, str]:
@@ -69,10 +85,10 @@ def environments(destdir: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def destdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def destdir(tmp_path_factory: pytest.TempPathFactory, checkout: Checkout) -> Path:
     """Where it was installed by the first call; tests that change it do so in a copy."""
     directory = tmp_path_factory.mktemp("install") / "d"
-    said = installed(directory)
+    said = checkout.install(directory)
     assert "installed venv-0.1.0-" in said
     return directory
 
@@ -156,9 +172,11 @@ def test_commands_configuration_manuals_and_completions_are_in_their_places(dest
     assert not any("systemd" in name for name in there)
 
 
-def test_no_installed_text_names_the_directory_it_was_staged_in_or_the_checkout(destdir: Path) -> None:
+def test_no_installed_text_names_the_directory_it_was_staged_in_or_the_checkout(
+    destdir: Path, checkout: Checkout
+) -> None:
     """What it names is where it will be, once a package has put it there."""
-    for place in (destdir, TOP):
+    for place in (destdir, checkout.top):
         named = subprocess.run(["grep", "-rIlF", str(place), str(destdir)], capture_output=True, text=True)
         assert named.stdout == ""
     script = (destdir / PREFIX / "lib/audiod/venv/bin/audioctl").read_text().splitlines()[0]
@@ -178,12 +196,12 @@ def test_it_has_its_bytecode_and_can_be_read_by_everyone(destdir: Path) -> None:
         assert path.stat().st_mode & 0o044 == 0o044
 
 
-def test_the_umask_of_whoever_installs_does_not_matter(destdir: Path, tmp_path: Path) -> None:
+def test_the_umask_of_whoever_installs_does_not_matter(destdir: Path, checkout: Checkout, tmp_path: Path) -> None:
     there = copy(destdir, tmp_path / "d")
     (there / "etc/audiod/audiod.toml").unlink()
     before = os.umask(0o077)
     try:
-        installed(there)
+        checkout.install(there)
     finally:
         os.umask(before)
     assert stat.S_IMODE((there / "etc/audiod/audiod.toml").stat().st_mode) == 0o644
@@ -192,31 +210,31 @@ def test_the_umask_of_whoever_installs_does_not_matter(destdir: Path, tmp_path: 
 # --- again --------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_time_nothing_is_done_and_a_dry_run_would_do_nothing(destdir: Path) -> None:
+def test_a_second_time_nothing_is_done_and_a_dry_run_would_do_nothing(destdir: Path, checkout: Checkout) -> None:
     before = tree(destdir)
-    assert installed(destdir).startswith("nothing to do: venv-0.1.0-")
-    assert installed(destdir, "--dry-run") == ""
+    assert checkout.install(destdir).startswith("nothing to do: venv-0.1.0-")
+    assert checkout.install(destdir, "--dry-run") == ""
     assert tree(destdir) == before
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
-    said = installed(tmp_path / "d", "--dry-run")
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, checkout: Checkout) -> None:
+    said = checkout.install(tmp_path / "d", "--dry-run")
     assert "would build /usr/local/lib/audiod/venv-0.1.0-" in said
     assert "would write /etc/audiod/audiod.toml" in said
     assert "would link /usr/local/bin/audiod to ../lib/audiod/venv/bin/audiod" in said
     assert not (tmp_path / "d").exists()
 
 
-def test_what_was_damaged_is_put_right(destdir: Path, tmp_path: Path) -> None:
+def test_what_was_damaged_is_put_right(destdir: Path, checkout: Checkout, tmp_path: Path) -> None:
     there = copy(destdir, tmp_path / "d")
     (there / PREFIX / "bin/audioctl").unlink()
     (there / PREFIX / "share/man/man8/audiod.8").unlink()
-    installed(there)
+    checkout.install(there)
     assert tree(there) == tree(destdir)
 
 
 def test_configuration_that_was_changed_stays_and_what_was_not_follows_the_program(
-    destdir: Path, tmp_path: Path
+    destdir: Path, checkout: Checkout, tmp_path: Path
 ) -> None:
     there = copy(destdir, tmp_path / "d")
     etc, manifest = there / "etc/audiod", there / PREFIX / "lib/audiod/manifest.json"
@@ -235,17 +253,17 @@ def test_configuration_that_was_changed_stays_and_what_was_not_follows_the_progr
     put(etc / "models.d/whisper-base.toml", "mine\n")
     known["config"]["/etc/audiod/models.d/whisper-base.toml"] = hashlib.sha256(b"old\n").hexdigest()
     put(manifest, json.dumps(known))
-    said = installed(there)
+    said = checkout.install(there)
     assert (etc / "audiod.toml").read_text() == "[server]\nport = 9000\n"
     assert (etc / "api-keys").read_text() == "me secret\n"
     assert not (etc / "models.d/whisper-tiny-en.toml").exists()
-    assert (etc / "models.d/hibari.toml").read_bytes() == (TOP / "etc/models.d/hibari.toml").read_bytes()
+    assert (etc / "models.d/hibari.toml").read_bytes() == (checkout.top / "etc/models.d/hibari.toml").read_bytes()
     assert (etc / "models.d/whisper-base.toml").read_text() == "mine\n"
     assert (etc / "models.d/whisper-base.toml.new").read_bytes() == (
         TOP / "etc/models.d/whisper-base.toml"
     ).read_bytes()
     assert "kept /etc/audiod/models.d/whisper-base.toml" in said
-    installed(there, "--uninstall")
+    checkout.install(there, "--uninstall")
     left = {name for name in tree(there) if not (there / name).is_dir()}
     assert left == {
         *("etc/audiod/audiod.toml", "etc/audiod/api-keys", "etc/audiod/models.d/hibari.toml"),
@@ -254,25 +272,19 @@ def test_configuration_that_was_changed_stays_and_what_was_not_follows_the_progr
 
 
 @pytest.fixture(scope="module")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of the next version."""
-    checkout = tmp_path_factory.mktemp("newer")
-    for source in SOURCES:
-        to = checkout / source
-        if (TOP / source).is_dir():
-            shutil.copytree(TOP / source, to, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(TOP / source, to)
-    version = checkout / "daemon/audioproto/__init__.py"
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The next version, which has a page less."""
+    checkout = Checkout(tmp_path_factory.mktemp("newer"))
+    version = checkout.top / "daemon/audioproto/__init__.py"
     version.write_text(version.read_text().replace('"0.1.0"', '"0.2.0"'))
-    (checkout / "packaging/man/audiod.toml.5").unlink()
+    (checkout.top / "packaging/man/audiod.toml.5").unlink()
     return checkout
 
 
-def test_an_upgrade_that_fails_changes_nothing(destdir: Path, newer: Path, tmp_path: Path) -> None:
+def test_an_upgrade_that_fails_changes_nothing(destdir: Path, newer: Checkout, tmp_path: Path) -> None:
     there = copy(destdir, tmp_path / "d")
     nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
-    ended = run(there, checkout=newer, systemd=False, PIP_INDEX_URL="http://127.0.0.1:9/simple", **nowhere)
+    ended = newer.run(there, systemd=False, PIP_INDEX_URL="http://127.0.0.1:9/simple", **nowhere)
     assert ended.returncode == 1
     assert "ended with status" in ended.stderr
     assert "PIP_INDEX_URL" in ended.stderr
@@ -281,14 +293,14 @@ def test_an_upgrade_that_fails_changes_nothing(destdir: Path, newer: Path, tmp_p
 
 
 def test_an_upgrade_beneath_a_running_daemon_and_back_again(
-    destdir: Path, newer: Path, tmp_path: Path, state_dir: Path
+    destdir: Path, checkout: Checkout, newer: Checkout, tmp_path: Path, state_dir: Path
 ) -> None:
     there = copy(destdir, tmp_path / "d")
     (tmp_path / "run").mkdir()
     running = serving(tmp_path / "run", state_dir, there)
     daemon = next(running)
     (old,) = environments(there)
-    said = installed(there, checkout=newer)
+    said = newer.install(there)
     assert "sudo systemctl restart" not in said, "there are no units here"
     (new,) = environments(there) - {old}
     assert new.startswith("venv-0.2.0-")
@@ -302,40 +314,42 @@ def test_an_upgrade_beneath_a_running_daemon_and_back_again(
     daemon.start()
     assert json.loads(daemon.get("/health")[1])["versions"]["audiod"] == "0.2.0"
     assert next(running, None) is None
-    assert installed(there, checkout=newer).startswith("nothing to do")
+    assert newer.install(there).startswith("nothing to do")
     assert environments(there) == {old, new}, "the one before stays"
-    assert "installed venv-0.1.0" in installed(there), "so that going back takes a moment"
+    assert "installed venv-0.1.0" in checkout.install(there), "so that going back takes a moment"
     assert (there / PREFIX / "lib/audiod/venv").readlink() == Path(old)
 
 
 # --- and out ------------------------------------------------------------------------------------------------------
 
 
-def test_uninstall_leaves_configuration_and_state_and_what_others_put_there(destdir: Path, tmp_path: Path) -> None:
+def test_uninstall_leaves_configuration_and_state_and_what_others_put_there(
+    destdir: Path, checkout: Checkout, tmp_path: Path
+) -> None:
     there = copy(destdir, tmp_path / "d")
     state = there / "var/lib/audiod/models"
     state.mkdir(parents=True)
     (there / PREFIX / "bin/other").write_text("somebody else's")
-    said = installed(there, "--uninstall", "--dry-run")
+    said = checkout.install(there, "--uninstall", "--dry-run")
     assert "would remove /usr/local/bin/audiod" in said
     assert environments(there)
-    installed(there, "--uninstall")
+    checkout.install(there, "--uninstall")
     left = {name for name in tree(there) if not (there / name).is_dir()}
     assert all(name.startswith("etc/audiod/") or name == f"{PREFIX}/bin/other" for name in left), left
     assert {"etc/audiod/audiod.toml", "etc/audiod/api-keys", f"{PREFIX}/bin/other"} <= left
     assert state.is_dir()
     assert not (there / PREFIX / "share").exists()
-    again = run(there, "--uninstall")
+    again = checkout.run(there, "--uninstall")
     assert (again.returncode, again.stdout) == (1, "")
     assert "nothing is installed below /usr/local" in again.stderr
 
 
-def test_purge_leaves_nothing(destdir: Path, tmp_path: Path) -> None:
+def test_purge_leaves_nothing(destdir: Path, checkout: Checkout, tmp_path: Path) -> None:
     there = copy(destdir, tmp_path / "d")
     (there / "var/lib/audiod/models").mkdir(parents=True)
     (there / "var/cache/audiod").mkdir(parents=True)
     (there / "etc/audiod/mine").write_text("x")
-    installed(there, "--uninstall", "--purge")
+    checkout.install(there, "--uninstall", "--purge")
     assert {name for name in tree(there) if not (there / name).is_dir()} == set()
     assert not (there / "etc").exists()
     assert not (there / "var/lib/audiod").exists()
@@ -368,8 +382,8 @@ def test_units_run_what_is_below_the_prefix_and_are_where_systemd_looks(
             assert b"/usr/bin/audio" not in content, path
 
 
-def test_a_place_that_the_service_could_not_see_is_refused(tmp_path: Path) -> None:
-    ended = run(tmp_path / "d", "--prefix", "/home/me/.local", systemd=True)
+def test_a_place_that_the_service_could_not_see_is_refused(tmp_path: Path, checkout: Checkout) -> None:
+    ended = checkout.run(tmp_path / "d", "--prefix", "/home/me/.local", systemd=True)
     assert ended.returncode == 1
     assert "home directory, which services do not see" in ended.stderr
     assert not (tmp_path / "d").exists()
@@ -379,16 +393,16 @@ def test_a_place_that_the_service_could_not_see_is_refused(tmp_path: Path) -> No
     "options",
     [("--prefix", "relative"), ("--prefix", "/with space"), ("--etc", "/a%b"), ("--purge",), ("--prefix", "/")],
 )
-def test_wrong_usage_is_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
-    assert run(tmp_path / "d", *options).returncode == 2
+def test_wrong_usage_is_refused(tmp_path: Path, checkout: Checkout, options: tuple[str, ...]) -> None:
+    assert checkout.run(tmp_path / "d", *options).returncode == 2
 
 
-def test_a_file_that_is_not_ours_is_not_replaced(destdir: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_ours_is_not_replaced(destdir: Path, checkout: Checkout, tmp_path: Path) -> None:
     there = copy(destdir, tmp_path / "d")
     program = there / PREFIX / "bin/audioctl"
     program.unlink()
     program.write_text("somebody else's")
-    ended = run(there)
+    ended = checkout.run(there)
     assert ended.returncode == 1
     assert "/usr/local/bin/audioctl is not ours" in ended.stderr
     assert program.read_text() == "somebody else's"

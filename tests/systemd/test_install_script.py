@@ -1,10 +1,12 @@
-"""scripts/install under a real systemd: its units start the daemon, doctor finds it well, and uninstall leaves no unit."""
+"""scripts/install under a real systemd: its units start the daemon, doctor finds it well, uninstall leaves no unit."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,23 +21,26 @@ PYTHON = "/usr/bin/python3"
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+def machine(wheelhouse: Path) -> Iterator[Box]:
     """A box into whose tree the checkout was installed from outside, as a packager would."""
     if reason := boxes.why_not():
         pytest.skip(reason)
     if subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode:
         pytest.skip(f"{PYTHON} has no pip: run scripts/setup-system deb")
-    directory = tmp_path_factory.mktemp("b")
-    tree = directory / "tree"
-    boxes.unpack_tree(boxes.cached_tree(TOP / ".cache"), tree)
-    install = [PYTHON, str(TOP / "scripts" / "install"), "--destdir", str(tree)]
-    subprocess.run(install, check=True, timeout=280)
-    machine = Box("script", tree, directory / "box", {TOP: "/src"})
-    machine.boot()
+    directory = Path(tempfile.mkdtemp(prefix="audiod-box-", dir="/var/tmp"))
     try:
-        yield machine
+        tree = directory / "tree"
+        boxes.unpack_tree(boxes.cached_tree(TOP / ".cache"), tree)
+        install = [PYTHON, str(TOP / "scripts" / "install"), "--destdir", str(tree)]
+        offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheelhouse)}
+        subprocess.run(install, check=True, timeout=280, env=os.environ | offline)
+        machine = Box("script", tree, directory / "box", {TOP: "/src"})
+        machine.boot()
+        try:
+            yield machine
+        finally:
+            machine.kill()
     finally:
-        machine.kill()
         shutil.rmtree(directory)
 
 

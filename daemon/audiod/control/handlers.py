@@ -194,7 +194,8 @@ class Control:
             draining=scheduler.draining,
             queue=scheduler.queue_length,
             memory=await devices.ledger(services.config, scheduler),
-            models=[self._model_status(state, now) for state in scheduler.models.values()],
+            # One that a reload took out of the catalogue is on its way out.
+            models=[self._model_status(state, now) for state in scheduler.models.values() if not state.removed],
             readiness=readiness.status,
             unready_reason=readiness.reason,
         )
