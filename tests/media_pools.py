@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from blockbuster import blockbuster_ctx
@@ -33,3 +34,22 @@ async def decoded(pool: MediaPool, data: bytes) -> bytes:
             assert os.fstat(pcm.fd).st_size == pcm.samples * 2
             assert pcm.duration_s == pcm.samples / 16_000
             return os.pread(pcm.fd, pcm.samples * 2, 0)
+
+
+def zygotes() -> list[int]:
+    """Our media zygotes; a test run may have other children, such as a container that waits for its tests."""
+    return [pid for pid in children(os.getpid()) if "audiod.media.process" in _command_line(pid)]
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

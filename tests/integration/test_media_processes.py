@@ -15,7 +15,7 @@ import pytest
 from audiod.media.formats import SpeechFormat
 from audiod.media.pool import MediaPool
 from audioproto.errors import AudiodError, BadAudio, Draining
-from media_pools import decoded, media_pool
+from media_pools import children, decoded, media_pool, zygotes
 from sounds import muxed, s16, sweep, wav
 
 FLAC = muxed("flac", "flac", sweep(1.0, 16_000), 16_000)
@@ -31,17 +31,6 @@ async def pool() -> AsyncIterator[MediaPool]:
 
 async def seconds(pool: MediaPool, data: bytes) -> float:
     return len(await decoded(pool, data)) / 32_000
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def zygotes() -> list[int]:
-    return children(os.getpid())
 
 
 def codecs() -> list[int]:
@@ -109,6 +98,7 @@ async def test_the_zygote_may_fork_because_it_has_one_thread(pool: MediaPool) ->
 
 async def test_a_process_at_work_has_no_rights_to_lose(pool: MediaPool) -> None:
     await seconds(pool, FLAC)
+    await until(lambda: len(codecs()) == 1)
     ready = set(codecs())
     async with pool.encoder(SpeechFormat.MP3, 24_000) as encoder:
         await encoder.feed(bytes(4_800))

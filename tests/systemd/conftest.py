@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # The first test waits for the package, the boot and the models.
             item.add_marker(pytest.mark.timeout(900))
     # It has worked beside the other tests by then.
-    items.sort(key=lambda item: "lintian" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: item.name.startswith("test_lintian"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
