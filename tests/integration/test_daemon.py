@@ -65,7 +65,9 @@ def test_a_worker_that_is_killed_during_a_request_is_replaced_and_the_request_st
 def test_a_zygote_that_is_killed_is_started_again_by_the_next_request(daemon: Daemon) -> None:
     daemon.ctl("load", "hibari")
     before = daemon.model("hibari")
-    os.kill(before["zygote_pid"], signal.SIGKILL)
+    with watching(daemon) as events:
+        os.kill(before["zygote_pid"], signal.SIGKILL)
+        assert next(events)["state"] == "unloaded"
     status, _ = say(daemon)
     assert status == 200
     after = daemon.model("hibari")
