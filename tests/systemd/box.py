@@ -127,6 +127,8 @@ class Box:
         self._binds = dict(binds or {})
         self._holder: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self.upper = directory / "upper"
+        """What the box has beside the tree: what it wrote, and what is put there while it is switched off."""
         for part in ("upper", "work", "root"):
             (directory / part).mkdir(parents=True)
 

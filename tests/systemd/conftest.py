@@ -114,8 +114,8 @@ def next_package(package: Package, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def box(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory, measured: dict[str, str]) -> Iterator[Box]:
-    """A Debian that has just been booted, with nothing of ours in it; its journal is kept in .cache."""
+def tree() -> Iterator[Path]:
+    """A Debian that boxes of this session share; there is room beside it for what they write."""
     if reason := boxes.why_not():
         pytest.skip(reason)
     tar = boxes.cached_tree(CACHE)
@@ -123,17 +123,23 @@ def box(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory, measured: di
     directory = Path(tempfile.mkdtemp(prefix="audiod-box-", dir="/var/tmp"))
     try:
         boxes.unpack_tree(tar, directory / "tree")
-        machine = Box("audiod", directory / "tree", directory / "box", {wheelhouse: "/wheelhouse"})
-        measured["boot"] = f"{machine.boot():.1f} s until systemd is up"
-        try:
-            yield machine
-        finally:
-            journal = machine.run("journalctl", "--merge", "--output=short-precise", check=False).stdout
-            (CACHE / "systemd-journal.txt").write_text(journal)
-            machine.shut_down()
-            machine.kill()
+        yield directory / "tree"
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def box(wheelhouse: Path, tree: Path, measured: dict[str, str]) -> Iterator[Box]:
+    """A Debian that has just been booted, with nothing of ours in it; its journal is kept in .cache."""
+    machine = Box("audiod", tree, tree.parent / "box", {wheelhouse: "/wheelhouse"})
+    measured["boot"] = f"{machine.boot():.1f} s until systemd is up"
+    try:
+        yield machine
+    finally:
+        journal = machine.run("journalctl", "--merge", "--output=short-precise", check=False).stdout
+        (CACHE / "systemd-journal.txt").write_text(journal)
+        machine.shut_down()
+        machine.kill()
 
 
 @pytest.fixture(scope="session")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from daemons import TOP
-from systemd import box as boxes
 from systemd.box import Box
 
 PYTHON = "/usr/bin/python3"
@@ -21,27 +18,19 @@ PYTHON = "/usr/bin/python3"
 
 
 @pytest.fixture(scope="module")
-def machine(wheelhouse: Path) -> Iterator[Box]:
-    """A box into whose tree the checkout was installed from outside, as a packager would."""
-    if reason := boxes.why_not():
-        pytest.skip(reason)
+def machine(wheelhouse: Path, tree: Path) -> Iterator[Box]:
+    """A box into which the checkout was installed from outside, as a packager would."""
     if subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode:
         pytest.skip(f"{PYTHON} has no pip: run scripts/setup-system deb")
-    directory = Path(tempfile.mkdtemp(prefix="audiod-box-", dir="/var/tmp"))
+    machine = Box("script", tree, tree.parent / "script", {TOP: "/src"})
+    install = [PYTHON, str(TOP / "scripts" / "install"), "--destdir", str(machine.upper)]
+    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheelhouse)}
+    subprocess.run(install, check=True, timeout=280, env=os.environ | offline)
+    machine.boot()
     try:
-        tree = directory / "tree"
-        boxes.unpack_tree(boxes.cached_tree(TOP / ".cache"), tree)
-        install = [PYTHON, str(TOP / "scripts" / "install"), "--destdir", str(tree)]
-        offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheelhouse)}
-        subprocess.run(install, check=True, timeout=280, env=os.environ | offline)
-        machine = Box("script", tree, directory / "box", {TOP: "/src"})
-        machine.boot()
-        try:
-            yield machine
-        finally:
-            machine.kill()
+        yield machine
     finally:
-        shutil.rmtree(directory)
+        machine.kill()
 
 
 def doctor(machine: Box) -> dict[str, list[str]]:
