@@ -83,6 +83,13 @@ async def serving(app: web.Application, sockets: Sequence[socket.socket], grace_
             await web.SockSite(runner, sock, backlog=_BACKLOG).start()
         yield
     finally:
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            loop.remove_reader(sock)
+        # asyncio drops a connection that it has accepted when its server is closed before the transport is made, which
+        # takes one turn of the loop; the next one makes it known to aiohttp.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         for site in list(runner.sites):
             await site.stop()
         if runner.server is not None and runner.server.connections:

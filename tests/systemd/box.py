@@ -49,8 +49,8 @@ mount -t overlay -o "lowerdir=$tree,upperdir=$directory/upper,workdir=$directory
     "$directory/root"
 sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$own" systemd-nspawn --directory="$directory/root" "$@" &
 nspawn=$!
-# PID 1 of the box has SIGKILL as its parent-death signal.
-trap 'kill -KILL $nspawn' TERM
+# Killing nspawn would leave the box running.
+trap 'echo 1 >"$own/cgroup.kill"' TERM
 status=0
 wait $nspawn || status=$?
 trap '' TERM
