@@ -6,7 +6,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
      +- BadRequest            the caller's fault, will never work as sent
      |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
      +- UploadTooLarge
-     +- ModelNotFound, ModelNotInstalled, ModelTooLarge
+     +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
      +- Unauthorized, PermissionDenied, ConfigInvalid, DaemonUnreachable
      +- Unavailable           passing: try again after `retry_after_s`
          +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded
@@ -29,28 +29,39 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     hint: str = ""
     param: str = ""
     retry_after_s: float | None = None
+    position: int | None = None
 
 
 class AudiodError(Exception):
     """Base of the tree.
 
     `hint` names the next command to type. `param` is the request field at fault. `retry_after_s` is seconds until
-    another attempt makes sense, or None where no attempt will help.
+    another attempt makes sense, or None where no attempt will help. `position` is the place in the queue that the
+    request had or would have had, from 1, or None where it is not about that.
     """
 
     code: ClassVar[str] = "internal_error"
     http_status: ClassVar[int] = 500
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "", param: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        param: str = "",
+        retry_after_s: float | None = None,
+        position: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.param = param
         self.retry_after_s = retry_after_s
+        self.position = position
 
     def body(self) -> ErrorBody:
-        return ErrorBody(self.code, self.message, self.hint, self.param, self.retry_after_s)
+        return ErrorBody(self.code, self.message, self.hint, self.param, self.retry_after_s, self.position)
 
 
 class BadRequest(AudiodError):
@@ -107,6 +118,14 @@ class ModelNotInstalled(NotFound):
 
 class ModelTooLarge(AudiodError):
     code = "model_too_large"
+    http_status = 507
+    exit_status = 5
+
+
+class OutOfMemory(AudiodError):
+    """Memory ran out, on a device or the host, though by its size the model should fit."""
+
+    code = "out_of_memory"
     http_status = 507
     exit_status = 5
 
@@ -198,4 +217,4 @@ def all_errors() -> dict[str, type[AudiodError]]:
 def from_body(body: ErrorBody) -> AudiodError:
     """Rebuild the typed error from its wire form; an unknown code becomes the base class."""
     cls = all_errors().get(body.code, AudiodError)
-    return cls(body.message, hint=body.hint, param=body.param, retry_after_s=body.retry_after_s)
+    return cls(body.message, hint=body.hint, param=body.param, retry_after_s=body.retry_after_s, position=body.position)

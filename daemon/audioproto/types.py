@@ -24,6 +24,13 @@ class Task(StrEnum):
     SPEAK = "speak"
 
 
+class Priority(StrEnum):
+    """Who waits: a person, or a job that may take its time. Batch work is put off, never for ever."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 class Residency(StrEnum):
     """Where a model is now. The only state there is: processes have none of their own."""
 
@@ -91,4 +98,9 @@ class EngineSpec(msgspec.Struct, frozen=True):
     device: str = "cpu"
     threads: int = 1
     concurrency: int = 1
+    """Jobs at work at a time; paused ones come on top."""
+    max_batch: int = 1
+    """Jobs that one call may compute together, where the engine can; never more than `concurrency`."""
+    max_batch_wait_s: float = 0.0
+    """How long a call waits for more jobs to join it."""
     options: dict[str, Any] = {}

@@ -38,6 +38,12 @@ ToZygote = Union[Init, Fork]
 # --- zygote to daemon ---------------------------------------------------------------------------------------------
 
 
+class Progress(Message, frozen=True):
+    """Preparing or loading goes on: the time limit for standing still begins anew. `message` is for a person."""
+
+    message: str = ""
+
+
 class Prepared(Message, frozen=True):
     """The zygote is up. `prepare_s` is the seconds that imports and weights took."""
 
@@ -91,7 +97,25 @@ class Abort(Message, frozen=True):
     job: int
 
 
-ToWorker = Union[Transcribe, Synthesize, Abort]
+class Pause(Message, frozen=True):
+    """Let the job stand still from its next segment on. Answered by Paused, unless the job ends first."""
+
+    job: int
+
+
+class Resume(Message, frozen=True):
+    """Let a paused job go on. Without effect on one that is not paused, except that a Pause on its way is undone."""
+
+    job: int
+
+
+class Warm(Message, frozen=True):
+    """Do once what the first request would otherwise pay for (memory pools, kernels, caches). Ends with Done."""
+
+    job: int
+
+
+ToWorker = Union[Transcribe, Synthesize, Abort, Pause, Resume, Warm]
 
 # --- worker to daemon ---------------------------------------------------------------------------------------------
 
@@ -143,6 +167,12 @@ class AudioChunk(Message, frozen=True):
     pcm: bytes
 
 
+class Paused(Message, frozen=True):
+    """The job stands between two segments and computes nothing."""
+
+    job: int
+
+
 class Done(Message, frozen=True):
     """The job ended well. `language` is what was recognised (ISO 639-1); `engine_s` is seconds in the engine."""
 
@@ -159,5 +189,5 @@ class Failed(Message, frozen=True):
     job: int = 0
 
 
-FromZygote = Union[Prepared, Forked, Exited, Failed]
-FromWorker = Union[Ready, Segment, AudioStart, AudioChunk, Done, Failed]
+FromZygote = Union[Progress, Prepared, Forked, Exited, Failed]
+FromWorker = Union[Progress, Ready, Segment, AudioStart, AudioChunk, Paused, Done, Failed]

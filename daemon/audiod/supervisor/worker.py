@@ -26,6 +26,8 @@ from audioproto.worker import (
     Done,
     Failed,
     FromWorker,
+    Paused,
+    Progress,
     Ready,
     Segment,
     Synthesize,
@@ -144,6 +146,8 @@ class Worker:
             case Failed(error=body, job=number):
                 if job := self._jobs.get(number):
                     job.take(from_body(body))
+            case Progress() | Paused():
+                pass
             case _:
                 if job := self._jobs.get(message.job):
                     job.take(message)
