@@ -48,7 +48,7 @@ def resolve(wanted: str) -> Device:
     if wanted == CPU:
         return Device(CPU)
     try:
-        gpus = threads.limited(gpu.found, READ_LIMIT_S, "devices")
+        there_are = threads.limited(gpu.gpus, READ_LIMIT_S, "devices")
     except (DeviceUnreadable, TimeoutError) as error:
         if not isinstance(error, DeviceUnreadable):
             error = DeviceUnreadable(f"NVIDIA's driver has not answered for {READ_LIMIT_S:g} s", hint="nvidia-smi")
@@ -56,16 +56,16 @@ def resolve(wanted: str) -> Device:
             raise error from None
         logger.warning("models are loaded to the CPU: %s", error.message)
         return Device(CPU)
-    if wanted == "auto" and not gpus:
+    if wanted == "auto" and not there_are:
         return Device(CPU)
     number = int(wanted.partition(":")[2] or 0)
-    if number >= len(gpus):
-        there_are = ", ".join([CPU, *(f"cuda:{index} ({found.name})" for index, found in enumerate(gpus))])
+    if number >= len(there_are):
+        names = [CPU, *(f"cuda:{index} ({one.name})" for index, one in enumerate(there_are))]
         raise DeviceNotFound(
-            f"there is no device {wanted!r} here, only: {there_are}",
+            f"there is no device {wanted!r} here, only: {', '.join(names)}",
             hint="set residency.device in audiod.toml, or device in the model's file",
         )
-    return Device(f"cuda:{number}", gpus[number].uuid)
+    return Device(f"cuda:{number}", there_are[number].uuid)
 
 
 @functools.cache

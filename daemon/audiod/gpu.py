@@ -41,7 +41,7 @@ class Gpu:
     driver: str
 
 
-def found() -> list[Gpu]:
+def gpus() -> list[Gpu]:
     """The GPUs that CUDA would find, as `cuda:0`, `cuda:1`, ...; none where there is no driver.
 
     Raises DeviceUnreadable where there is one and it does not work.
@@ -134,11 +134,11 @@ class GpuMeter(Meter):
 
     def _found(self) -> Gpu:
         if self._gpu is None:
-            gpus = found()
+            there_are = gpus()
             number = int(self.device.partition(":")[2])
-            if number >= len(gpus):
+            if number >= len(there_are):
                 raise DeviceUnreadable(f"{self.device} is not there any more", hint="audioctl doctor")
-            self._gpu = gpus[number]
+            self._gpu = there_are[number]
             self.name = self._gpu.name
         return self._gpu
 

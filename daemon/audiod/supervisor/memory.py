@@ -113,9 +113,7 @@ def control_group_limit_bytes() -> int | None:
     return min((bound.limit_bytes for bound in control_group_bounds() if bound.limit_bytes < total_bytes), default=None)
 
 
-def control_group_bounds(
-    membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS
-) -> Iterator[Bound]:
+def control_group_bounds(membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[Bound]:
     """The limit of every control group on the way up from ours that has one.
 
     What the kernel can take back at any time counts as free, as in MemAvailable: the cache of files.
