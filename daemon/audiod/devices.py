@@ -30,13 +30,18 @@ _LINE_LIMIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that there is. `visible` is what a worker's CUDA_VISIBLE_DEVICES must say, so that it is the only one.
+    """A device that there is.
 
-    For such a worker it is `cuda:0`, whatever its number here: CUDA counts what it sees, by speed unless told not to.
+    `visible` is what a worker's CUDA_VISIBLE_DEVICES says, so that it sees this device and no other; nothing for `cpu`.
+    CUDA counts what it sees, and by speed: `seen_as` is what the worker must call it.
     """
 
     name: str
     visible: str = ""
+
+    @property
+    def seen_as(self) -> str:
+        return "cuda:0" if self.visible else self.name
 
 
 def resolve(wanted: str) -> Device:

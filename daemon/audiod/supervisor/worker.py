@@ -17,7 +17,7 @@ from typing import Union
 
 from audiod.supervisor import memory
 from audiod.supervisor.channel import Channel
-from audioproto.errors import AudiodError, EngineFailed, WorkerDied, from_body
+from audioproto.errors import AudiodError, EngineFailed, OutOfMemory, WorkerDied, from_body
 from audioproto.types import Death
 from audioproto.worker import (
     Abort,
@@ -50,10 +50,12 @@ class Ending:
     death: Death
 
     @classmethod
-    def of(cls, status: int) -> Ending:
-        """From an exit status, or minus the signal that ended it."""
+    def of(cls, status: int, *, out_of_memory: bool = False) -> Ending:
+        """From an exit status, or minus the signal that ended it, and whether the kernel killed anything for memory."""
         if status >= 0:
             return cls(f"exited with status {status}", Death.CRASHED)
+        if out_of_memory and -status == signal.SIGKILL:
+            return cls("was killed by the kernel because memory had run out", Death.OUT_OF_MEMORY)
         outside = -status in (signal.SIGKILL, signal.SIGTERM)
         try:
             name = signal.Signals(-status).name
@@ -178,7 +180,8 @@ class Worker:
         self.dead.set_result(ending)
         was_loaded = self.loaded.done()
         if not was_loaded:
-            self.loaded.set_exception(EngineFailed(f"the worker ended while loading: it {ending.words}"))
+            kind = OutOfMemory if ending.death is Death.OUT_OF_MEMORY else EngineFailed
+            self.loaded.set_exception(kind(f"the worker ended while loading: it {ending.words}"))
         self._channel.close()
         if was_loaded and not self.stopping:
             self._on_death(ending)
