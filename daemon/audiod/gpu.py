@@ -167,11 +167,15 @@ def _processes(nvml: ModuleType, handle: Any, driver: str) -> dict[int, int] | N
     def listed(ask: Callable[[Any], list[Any]]) -> list[tuple[int, int | None]]:
         return [(process.pid, process.usedGpuMemory) for process in ask(handle)]
 
+    refusals = (
+        nvml.NVMLError,
+        nvml.NVMLLibraryMismatchError,
+    )  # the latter by a driver that is too old for the question
     try:
         lists = [listed(nvml.nvmlDeviceGetComputeRunningProcesses), listed(nvml.nvmlDeviceGetGraphicsRunningProcesses)]
-    except nvml.NVMLError:  # not permitted, or not known for this kind of device
+    except refusals:  # not permitted, or not known for this kind of device
         return None
-    with suppress(nvml.NVMLError):  # a driver older than that list
+    with suppress(*refusals):
         lists.append(listed(nvml.nvmlDeviceGetMPSComputeRunningProcesses))
     return figures(*lists)
 
