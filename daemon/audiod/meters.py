@@ -71,8 +71,8 @@ def residue(before: Reading | None, after: Reading, pids: Collection[int], held_
     """How much of the `held_bytes` that processes held at `before` is not back; never negative.
 
     Where the device tells who holds what, their own figure is the answer, whatever others took or gave meanwhile. Else
-    the free memory is compared, signed: there may be less than before, because another program was quicker. That one's
-    share looks like ours, so it is too much rather than too little, but never more than we held.
+    the free memory is compared, signed: there may be less than before, because another program was quicker. What that
+    one took or gave cannot be told from ours; but it is never more than we held.
     """
     own_bytes = after.held_bytes(pids)
     if own_bytes is not None:

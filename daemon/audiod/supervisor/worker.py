@@ -63,6 +63,11 @@ class Ending:
             name = f"signal {-status}"
         return cls(f"was killed by {name}", Death.KILLED if outside else Death.CRASHED)
 
+    def error(self, what: str) -> EngineFailed | OutOfMemory:
+        """What to tell of `what`, which was still to come up when it ended so."""
+        kind = OutOfMemory if self.death is Death.OUT_OF_MEMORY else EngineFailed
+        return kind(f"{what} {self.words}")
+
 
 class Job:
     """One job's stream of messages, ending with Done. Iterate once."""
@@ -180,8 +185,8 @@ class Worker:
         self.dead.set_result(ending)
         was_loaded = self.loaded.done()
         if not was_loaded:
-            kind = OutOfMemory if ending.death is Death.OUT_OF_MEMORY else EngineFailed
-            self.loaded.set_exception(kind(f"the worker ended while loading: it {ending.words}"))
+            self.loaded.set_exception(ending.error("the worker ended while loading: it"))
+            self.loaded.exception()  # looked at, even if whoever forked it has already given up
         self._channel.close()
         if was_loaded and not self.stopping:
             self._on_death(ending)

@@ -130,7 +130,7 @@ class Zygote:
             if isinstance(error, TimeoutError):
                 raise EngineFailed(f"{launch.spec.model} was not up after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
-                raise EngineFailed(f"its zygote {zygote._ending().words}") from error
+                raise zygote._ending().error("its zygote") from error
             raise
         return zygote
 
@@ -152,10 +152,10 @@ class Zygote:
             worker.reaped(ending)
         self._workers.clear()
         if not self._prepared.done():
-            self._prepared.set_exception(EngineFailed(f"its zygote {ending.words}"))
+            self._prepared.set_exception(ending.error("its zygote"))
         for forked in self._forked.values():
             if not forked.done():
-                forked.set_exception(EngineFailed(f"its zygote {ending.words}"))
+                forked.set_exception(ending.error("its zygote"))
         if self.on_death is not None and not self._stopping:
             self.on_death(ending)
 
@@ -179,6 +179,7 @@ class Zygote:
                     self._prepared.set_exception(from_body(body))
             case Forked(worker, pid):
                 self._workers[worker].pid = pid
+                memory.offer_to_oom_killer(pid)
                 if not (forked := self._forked.pop(worker)).done():
                     forked.set_result(pid)
             case Exited(number, _, status):
@@ -208,7 +209,7 @@ class Zygote:
             if isinstance(error, TimeoutError):
                 raise EngineFailed(f"{self.launch.spec.model} had not loaded after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
-                raise EngineFailed(f"its zygote {self._ending().words}") from error
+                raise self._ending().error("its zygote") from error
             raise
         return worker
 
