@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from audiod.residency import budget
+from audiod.residency import policy
+from audiod.residency.budget import Measured
 from audiod.residency.events import (
+    HOST,
     Announce,
     Cancelled,
     Cause,
+    DeviceMeasured,
     DrainAsked,
     DrainEnded,
     Event,
@@ -26,13 +29,16 @@ from audiod.residency.events import (
     Limits,
     LoadAsked,
     LoadFailed,
+    MeasureDevice,
     ParkAsked,
+    Pause,
     Profile,
     Reconfigured,
     Reject,
     Released,
+    Report,
     Requested,
-    Resource,
+    Resume,
     StartFailed,
     StartZygote,
     StopWorker,
@@ -41,20 +47,24 @@ from audiod.residency.events import (
     UnloadAsked,
     WorkerDied,
     WorkerLoaded,
+    WorkerMeasured,
     WorkerStopped,
+    Yielded,
     ZygoteDied,
     ZygoteStarted,
     ZygoteStopped,
 )
-from audiod.residency.machine import ModelState
-from audiod.residency.policy import Candidate, choose_victims
+from audiod.residency.growth import Growth
+from audiod.residency.machine import Lease, ModelState
+from audiod.residency.placement import Placement
+from audiod.residency.queue import Waiter
 from audioproto.errors import (
     AudiodError,
     BadRequest,
     Draining,
     ModelFailed,
     ModelNotFound,
-    ModelTooLarge,
+    OutOfMemory,
     QueueFull,
     QueueTimeout,
 )
@@ -63,7 +73,8 @@ from audioproto.types import Residency as S
 _UNKNOWN_LOAD_S = 5.0
 """Assumed load time for Retry-After before a model has ever been loaded."""
 
-_MIB = 1024 * 1024
+_FRESH_S = 1.0
+"""What a device was measured to hold longer ago is measured again before anybody is evicted or refused for it."""
 
 
 def _no_such_model(model: str) -> ModelNotFound:
@@ -71,31 +82,47 @@ def _no_such_model(model: str) -> ModelNotFound:
 
 
 class Scheduler:
-    """All models' states, the queue and the leases. Read them freely; change them through `handle` only."""
+    """All models' states, the queues and the leases. Read them freely; change them through `handle` only."""
 
     def __init__(self, profiles: Iterable[Profile], limits: Limits) -> None:
-        self.models = {p.model: ModelState(p, p.ready_bytes, p.parked_bytes) for p in profiles}
-        self.limits = limits
+        self.models = {profile.model: ModelState.of(profile) for profile in profiles}
+        self.placement = Placement(self.models, limits, {})
         self.draining = False
         self.next_wakeup = math.inf
         self._drain_operations: list[int] = []
         self._model_of: dict[int, str] = {}  # every request that waits or holds a lease
         self._deadlines: list[tuple[float, int]] = []  # heap; entries of requests no longer waiting are skipped
+        self._measured_at: dict[str, float] = {}
+        self._measuring: set[str] = set()
         self._now = 0.0
         self._out: list[Instruction] = []
 
     @property
-    def queue_length(self) -> int:
-        return sum(len(state.waiters) for state in self.models.values())
+    def limits(self) -> Limits:
+        return self.placement.limits
 
-    def estimate_wait_s(self, model: str) -> float:
-        """Seconds until one more request for `model` would be served, from what loads and leases took so far."""
+    @property
+    def queue_length(self) -> int:
+        return sum(len(state.queue) for state in self.models.values())
+
+    def estimate_wait_s(self, model: str, ahead: int | None = None) -> float:
+        """Seconds until a request for `model` would be served that has `ahead` others before it; None: a new one.
+
+        From what loads and leases took so far: a guess, between 1 and 600, for people and for Retry-After.
+        """
         state = self.models[model]
-        ahead = sum(
-            (len(m.waiters) + len(m.leases)) * m.service_s / m.profile.concurrency for m in self.models.values()
+        ahead = len(state.queue) if ahead is None else ahead
+        work_s = ahead * state.footprint.service_s + sum(
+            max(0.0, state.footprint.work_s(lease.size) - (self._now - lease.granted_at))
+            for lease in state.leases.values()
         )
-        load = 0.0 if state.state is S.READY else state.load_s or _UNKNOWN_LOAD_S
-        return max(1.0, min(120.0, ahead + load))
+        wait_s = work_s / state.profile.concurrency
+        if state.state is not S.READY:
+            wait_s += state.footprint.load_s or _UNKNOWN_LOAD_S
+            neighbours = [m for m in self.models.values() if m is not state and m.device == state.device and m.leases]
+            work_of_others_s = max((m.footprint.service_s * (len(m.queue) + 1) for m in neighbours), default=0.0)
+            wait_s += min(self.limits.max_switch_wait_s, work_of_others_s)
+        return max(1.0, min(600.0, wait_s))
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take in one event and return what to do about it, in order."""
@@ -112,10 +139,13 @@ class Scheduler:
             case Requested():
                 self._requested(event)
             case Cancelled(request):
-                if (model := self._model_of.get(request)) and self.models[model].waiters.pop(request, None) is not None:
+                if (model := self._model_of.get(request)) and request in self.models[model].queue:
+                    self.models[model].queue.remove(request)
                     del self._model_of[request]
-            case Released(request, _):
-                self._released(request)
+            case Released():
+                self._released(event)
+            case Yielded(request):
+                self._yielded(request)
             case LoadAsked() | ParkAsked() | UnloadAsked():
                 self._operation(event)
             case DrainAsked(operation):
@@ -127,11 +157,19 @@ class Scheduler:
             case ZygoteStarted(model, host_bytes):
                 state = self.models[model]
                 if state.state is S.STARTING:
-                    state.parked_bytes = host_bytes or state.parked_bytes
+                    state.footprint.parked_bytes = host_bytes or state.footprint.parked_bytes
                     state.idle_since = self._now
                     self._move(state, S.PARKED, "zygote started")
             case WorkerLoaded(model, device_bytes):
                 self._worker_loaded(self.models[model], device_bytes)
+            case WorkerMeasured():
+                self._worker_measured(event)
+            case DeviceMeasured(device, total_bytes, others_bytes):
+                self._measuring.discard(device)
+                self._measured_at[device] = self._now
+                self.placement.measured.pop(device, None)
+                if total_bytes:
+                    self.placement.measured[device] = Measured(total_bytes, others_bytes)
             case WorkerStopped(model, _):
                 state = self.models[model]
                 if state.state is S.PARKING:
@@ -144,7 +182,7 @@ class Scheduler:
             case StartFailed(model, error):
                 self._failed(self.models[model], error, S.FAILED)
             case LoadFailed(model, error):
-                self._failed(self.models[model], error, S.STOPPING)
+                self._load_failed(self.models[model], error)
             case WorkerDied(model, reason, _):
                 self._died(self.models[model], reason, S.PARKED)
             case ZygoteDied(model, reason, _):
@@ -159,7 +197,10 @@ class Scheduler:
         if refusal is not None:
             self._out.append(Reject(event.request, refusal))
             return
-        self.models[event.model].waiters[event.request] = self._now
+        state = self.models[event.model]
+        work_s = state.footprint.work_s(event.demand.size)
+        rank = policy.rank(self._now, event.demand, work_s, self.limits)
+        state.queue.add(Waiter(event.request, rank, self._now, event.deadline, event.demand))
         self._model_of[event.request] = event.model
         heapq.heappush(self._deadlines, (event.deadline, event.request))
 
@@ -170,28 +211,45 @@ class Scheduler:
             return _no_such_model(model)
         if self.draining:
             return Draining("audiod is draining and takes no new work", hint="audioctl undrain", retry_after_s=30)
-        if (too_large := self._never_fits(state)) is not None:
+        if (too_large := self.placement.never_fits(state)) is not None:
             return too_large
         if state.failure is not None and self._now < state.retry_at:
             return self._failure_answer(state, state.failure)
-        if not self._grantable(state) and self.queue_length >= self.limits.queue_requests:
+        if (state.queue or not self._may_serve(state)) and self.queue_length >= self.limits.queue_requests:
+            wait_s = self.estimate_wait_s(model)
             return QueueFull(
-                f"{self.limits.queue_requests} requests are waiting, which is the limit",
-                retry_after_s=math.ceil(self.estimate_wait_s(model)),
+                f"{self.limits.queue_requests} requests are waiting, which is the limit; {len(state.queue)} of them "
+                f"for {model}, which would take about {wait_s:.0f} s",
+                retry_after_s=math.ceil(wait_s),
+                position=len(state.queue) + 1,
             )
         return None
 
-    def _released(self, request: int) -> None:
-        model = self._model_of.get(request)
-        if model is None or request not in self.models[model].leases:
+    def _released(self, event: Released) -> None:
+        model = self._model_of.get(event.request)
+        if model is None or event.request not in self.models[model].leases:
             return  # its worker died first, which ended the lease
-        del self._model_of[request]
+        del self._model_of[event.request]
         state = self.models[model]
-        lasted = self._now - state.leases.pop(request)
-        state.service_s = lasted if not state.service_s else 0.7 * state.service_s + 0.3 * lasted
+        if event.out_of_memory:
+            self._ran_out_at_work(state, state.leases[event.request])
+        lease = state.leases.pop(event.request)
+        if not event.abandoned and not event.out_of_memory:
+            standing_s = 0.0 if lease.paused_at is None else self._now - lease.paused_at
+            lasted_s = self._now - lease.granted_at - lease.paused_s - standing_s
+            state.footprint.learn_service(lease.size, lasted_s)
         state.crashes = 0
+        state.growth.count()
+        state.last_demand = lease.waiter.demand
         if not state.leases:
             state.idle_since = self._now
+
+    def _yielded(self, request: int) -> None:
+        model = self._model_of.get(request)
+        lease = self.models[model].leases.get(request) if model else None
+        if lease is not None and lease.pausing:
+            lease.pausing = False
+            lease.paused_at = self._now
 
     def _operation(self, event: LoadAsked | ParkAsked | UnloadAsked) -> None:
         state = self.models.get(event.model)
@@ -200,7 +258,7 @@ class Scheduler:
             return
         superseded = BadRequest(f"another operation on {event.model} came after this one")
         if isinstance(event, LoadAsked):
-            if (too_large := self._never_fits(state)) is not None:
+            if (too_large := self.placement.never_fits(state)) is not None:
                 self._out.append(Finish(event.operation, too_large))
                 return
             self._finish(state.park_operations, superseded)
@@ -227,12 +285,47 @@ class Scheduler:
     def _worker_loaded(self, state: ModelState, device_bytes: int) -> None:
         if state.state is not S.LOADING:
             return
-        state.ready_bytes = device_bytes or state.ready_bytes
-        state.load_s = self._now - state.since
+        state.footprint.ready_bytes = device_bytes or state.footprint.ready_bytes
+        state.footprint.load_s = self._now - state.since
         state.failures = 0
         state.failure = None
+        state.ran_out = False
+        state.loads += 1
+        state.growth = Growth()
         state.idle_since = self._now
         self._move(state, S.READY, "loaded")
+
+    def _worker_measured(self, event: WorkerMeasured) -> None:
+        """What a request has shown of the model's appetite; a worker that is going or gone shows nothing."""
+        state = self.models[event.model]
+        if state.state not in (S.READY, S.DRAINING):
+            return
+        if event.peak_bytes > event.resting_bytes:
+            state.footprint.learn_work(event.size, event.peak_bytes - event.resting_bytes)
+        state.footprint.ready_bytes = event.resting_bytes
+        if grown := state.growth.measure(event.resting_bytes):
+            self._out.append(Report("growth", f"{state.model} {grown}", state.model))
+
+    def _load_failed(self, state: ModelState, error: AudiodError) -> None:
+        if state.state is S.LOADING and isinstance(error, OutOfMemory) and not state.ran_out:
+            self._make_room(state)
+            self._move(state, S.PARKED, error.message, Cause.FAILURE)
+        else:
+            self._failed(state, error, S.STOPPING)
+
+    def _ran_out_at_work(self, state: ModelState, lease: Lease) -> None:
+        """Memory ran out during a request: a second try of it, or one like it, finds all that can be freed."""
+        free = self.placement.capacity(state.device) - self.placement.reserved(state.device) + lease.work_bytes
+        state.footprint.learn_work(lease.size, max(0, free) + 1)  # it was not enough
+        self._make_room(state)
+
+    def _make_room(self, state: ModelState) -> None:
+        """Memory ran out where it should have sufficed: send all idle models away before `state` goes on."""
+        state.ran_out = True
+        for other in self.placement.idle_on(state.device):
+            if other is not state:
+                reason = f"{state.model} ran out of memory"
+                self._leave_device(other, S.PARKED, reason, Cause.PRESSURE)
 
     def _failed(self, state: ModelState, error: AudiodError, after: S) -> None:
         """A start or load failed. `after` is FAILED where no process is left, STOPPING where the zygote still lives."""
@@ -240,6 +333,7 @@ class Scheduler:
             return  # it is being stopped, which is what would happen now anyway
         state.failure = error
         state.failures += 1
+        state.ran_out = False
         pause_s = min(self.limits.backoff_cap_s, self.limits.backoff_s * 2 ** (state.failures - 1))
         state.retry_at = self._now + pause_s
         self._give_up(state, self._failure_answer(state, error))
@@ -266,7 +360,7 @@ class Scheduler:
         self._move(state, after, reason, Cause.FAILURE)
 
     def _reconfigured(self, event: Reconfigured) -> None:
-        self.limits = event.limits
+        self.placement.limits = event.limits
         wanted = {profile.model: profile for profile in event.profiles}
         for state in self.models.values():
             state.removed = state.model not in wanted
@@ -275,7 +369,7 @@ class Scheduler:
                 self._give_up(state, _no_such_model(state.model))
         for model, profile in wanted.items():
             if model not in self.models:
-                self.models[model] = ModelState(profile, profile.ready_bytes, profile.parked_bytes)
+                self.models[model] = ModelState.of(profile)
             else:
                 self.models[model].profile = profile
 
@@ -287,24 +381,31 @@ class Scheduler:
         self._expire_waiters()
         while any([self._advance(state) for state in list(self.models.values())]) or self._admit():
             pass
-        if self.draining and not any(m.waiters or m.leases for m in self.models.values()):
+        for device in self.limits.devices:
+            for state in self.placement.excess(device):
+                self._leave_device(state, S.PARKED, "more is held than may be", Cause.PRESSURE)
+        if self.draining and not any(m.queue or m.leases for m in self.models.values()):
             self._finish(self._drain_operations)
 
     def _expire_waiters(self) -> None:
         while self._deadlines:
             deadline, request = self._deadlines[0]
             model = self._model_of.get(request)
-            waiting = model is not None and request in self.models[model].waiters
+            waiting = model is not None and request in self.models[model].queue
             if waiting and deadline > self._now:
                 self._wake_at(deadline)
                 return
             heapq.heappop(self._deadlines)
             if waiting and model is not None:
-                state = self.models[model]
-                waited_s = self._now - state.waiters[request]
-                retry_after_s = math.ceil(self.estimate_wait_s(model))
-                message = f"{model} was not free within {waited_s:.0f} s"
-                self._reject(state, request, QueueTimeout(message, retry_after_s=retry_after_s))
+                self._timed_out(self.models[model], request)
+
+    def _timed_out(self, state: ModelState, request: int) -> None:
+        waiter = state.queue.remove(request)
+        ahead = state.queue.ahead_of(waiter.rank)
+        wait_s = self.estimate_wait_s(state.model, ahead)
+        place = f"it was number {ahead + 1} in the queue, with about {wait_s:.0f} s to go"
+        message = f"{state.model} was not free within {self._now - waiter.came_at:.0f} s; {place}"
+        self._reject(request, QueueTimeout(message, retry_after_s=math.ceil(wait_s), position=ahead + 1))
 
     def _advance(self, state: ModelState) -> bool:
         """Move one model a step by itself, if its state calls for it. True if anything changed."""
@@ -318,7 +419,7 @@ class Scheduler:
                 elif not state.leases:
                     self._leave_device(state, state.target or state.evicted_to or S.PARKED, state.reason, state.cause)
                 else:
-                    return False
+                    return self._resume(state)
                 return True
             case S.PARKED:
                 return self._advance_parked(state)
@@ -342,13 +443,14 @@ class Scheduler:
             return True
         changed = bool(state.load_operations)
         self._finish(state.load_operations)
-        while self._grantable(state) and state.waiters:
-            request, _ = state.waiters.popitem(last=False)
-            state.leases[request] = self._now
-            self._out.append(Grant(request, state.model))
+        while self._serve_next(state):
             changed = True
-        if self._idle_for(state, state.profile.keep_alive_s):
-            self._leave_device(state, S.PARKED, f"idle for {state.profile.keep_alive_s:g} s", Cause.IDLE)
+        self._interrupt(state)
+        if self.limits.recycle and state.growth.outgrown and state.idle:
+            self._leave_device(state, S.PARKED, state.growth.story, Cause.GROWTH)
+            return True
+        if self._idle_for(state, state.keep_alive_s):
+            self._leave_device(state, S.PARKED, f"idle for {state.keep_alive_s:g} s", Cause.IDLE)
             return True
         return changed
 
@@ -358,8 +460,8 @@ class Scheduler:
             self._finish(state.park_operations)
             return True
         asked = state.target is S.UNLOADED
-        if asked or self._idle_for(state, state.profile.park_keep_alive_s):
-            reason = "unload asked" if asked else f"parked for {state.profile.park_keep_alive_s:g} s"
+        if asked or self._idle_for(state, state.park_keep_alive_s):
+            reason = "unload asked" if asked else f"parked for {state.park_keep_alive_s:g} s"
             self._move(state, S.STOPPING, reason, Cause.OPERATOR if asked else Cause.IDLE)
             self._out.append(StopZygote(state.model))
             return True
@@ -378,78 +480,158 @@ class Scheduler:
             return True
         return False
 
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    def _serve_next(self, state: ModelState) -> bool:
+        """Give a free place to the head of the queue or to a paused lease. True if either got it."""
+        if not self._may_serve(state):
+            return False
+        head = state.queue.head
+        if head is not None and not self._has_room(state, head):
+            head = None  # `_admit` makes room for it
+        paused = self._paused(state)
+        if paused is not None and paused.paused_at is not None:
+            waited_enough = self._now - paused.paused_at >= policy.LONGEST_PAUSE_S
+            if head is None or waited_enough or not policy.interrupts(head.demand.size, paused.size):
+                return self._resume(state)
+        if head is None:
+            return False
+        state.ran_out = False
+        state.queue.remove(head.request)
+        work_bytes = self.placement.work_bytes(state, head.demand)
+        state.leases[head.request] = Lease(head, self._now, work_bytes, self._now)
+        self._out.append(Grant(head.request, state.model))
+        return True
+
+    def _has_room(self, state: ModelState, waiter: Waiter) -> bool:
+        """Whether a ready model may begin on the request with what memory is free."""
+        work_bytes = self.placement.work_bytes(state, waiter.demand)
+        if not work_bytes and not state.ran_out:
+            return True
+        return self.placement.room(state, state.device, work_bytes, self._now).taken
+
+    def _paused(self, state: ModelState) -> Lease | None:
+        """The lease that has stood still for longest."""
+        paused = (lease for lease in state.leases.values() if lease.paused_at is not None)
+        return min(paused, key=lambda lease: lease.paused_at or 0.0, default=None)
+
+    def _resume(self, state: ModelState) -> bool:
+        lease = self._paused(state)
+        if lease is None or lease.paused_at is None or state.at_work >= state.profile.concurrency:
+            return False
+        lease.last_pause_s = self._now - lease.paused_at
+        lease.paused_s += lease.last_pause_s
+        lease.paused_at = None
+        lease.resumed_at = self._now
+        self._out.append(Resume(lease.request))
+        return True
+
+    def _interrupt(self, state: ModelState) -> None:
+        """Where a request waits behind jobs that are much longer, pause the longest of them at its next segment.
+
+        One that was interrupted before runs for as long as it stood still, so that it is never starved.
+        """
+        head = state.queue.head
+        if head is None or state.at_work < state.profile.concurrency or any(x.pausing for x in state.leases.values()):
+            return
+        if not self._has_room(state, head):
+            return
+        longer = [
+            lease
+            for lease in state.leases.values()
+            if lease.paused_at is None and policy.interrupts(head.demand.size, lease.size)
+        ]
+        for lease in sorted(longer, key=lambda lease: -lease.size):
+            owed_until = lease.resumed_at + lease.last_pause_s
+            if self._now >= owed_until:
+                lease.pausing = True
+                self._out.append(Pause(lease.request))
+                return
+            self._wake_at(owed_until)
+
+    # --- admission ----------------------------------------------------------------------------------------------
+
     def _admit(self) -> bool:
-        """Start or load what is wanted, longest wait first, and make room for it. True if anything changed.
+        """Start, load or serve what is wanted, lowest rank first, and make room for it. True if anything changed.
 
         Nobody overtakes the first one that waits for room: a smaller model would take it away for ever.
         """
-        absent = [m for m in self.models.values() if m.state in (S.UNLOADED, S.FAILED) and self._wants_zygote(m)]
-        for state in sorted(absent, key=self._asked_at):
-            if self._room(state, Resource.HOST):
+        for state in self._wanting(S.UNLOADED, S.FAILED):
+            if self._room(state, HOST, state.footprint.parked_bytes):
                 state.failure = None
+                state.device = state.profile.device
                 if state.wanted:
                     self._move(state, S.STARTING, "wanted", Cause.WANTED)
                 else:
                     self._move(state, S.STARTING, "park asked", Cause.OPERATOR)
                 self._out.append(StartZygote(state.model))
                 return True
-            if self._wants_zygote(state):  # unless it was found never to fit, and given up
+            if self._needs_room(state):  # unless it was found never to fit, and given up
                 break
-        parked = [m for m in self.models.values() if m.state is S.PARKED and m.wanted and m.target is None]
-        for state in sorted(parked, key=self._asked_at):
-            if self._room(state, Resource.DEVICE):
-                self._move(state, S.LOADING, "wanted", Cause.WANTED)
-                self._out.append(ForkWorker(state.model))
+        full: set[str] = set()
+        for state in self._wanting(S.PARKED, S.READY):
+            if state.device in full:
+                continue
+            if self._admit_to_device(state):
                 return True
-            if state.wanted:
-                break
+            if self._needs_room(state):
+                full.add(state.device)
         return False
 
-    def _room(self, state: ModelState, resource: Resource) -> bool:
-        """Whether `state` may take its share of `resource` now; where not, see to it that it soon may."""
-        need = state.ready_bytes if resource is Resource.DEVICE else state.parked_bytes
-        others = [other for other in self.models.values() if other is not state]
-        if need > budget.capacity(self.limits, resource) - sum(self._immovable(other, resource) for other in others):
-            self._failed_to_fit(state)
-            return False
-        free = budget.capacity(self.limits, resource) - budget.reserved(self.models.values(), resource)
-        if need <= free:
-            return True
-        short = need - free - budget.coming(self.models.values(), resource)
-        if short <= 0:
-            return False  # it is on its way
-        candidates = list(self._candidates(state, resource))
-        victims = choose_victims(candidates, short)
-        if victims is None:
-            return False  # some of it is held by models on their way up, which may be asked again when they are there
-        busy = [self.models[v.model] for v in victims if v.busy]
-        if busy:
-            # The resident serves on for its fair share, so that requests of one model are batched between switches.
-            turn = max(self._asked_at(state), *(m.since for m in busy)) + self.limits.max_switch_wait_s
-            if self._now < turn:
-                self._wake_at(turn)
+    def _wanting(self, *states: S) -> list[ModelState]:
+        """Models in one of the states that need room to go on, in their order."""
+        found = (state for state in self.models.values() if state.state in states and self._needs_room(state))
+        return sorted(found, key=lambda state: state.rank if state.wanted else state.since)
+
+    def _needs_room(self, state: ModelState) -> bool:
+        """Whether the model cannot go on without memory that it does not have."""
+        if state.state is S.READY:
+            head = state.queue.head
+            if head is None or not self._may_serve(state):
                 return False
-        for victim in victims:
-            self._evict(self.models[victim.model], state, resource)
+            return not self._has_room(state, head)
+        if state.state in (S.UNLOADED, S.STARTING, S.FAILED):
+            return (state.wanted and state.target is None) or state.target is S.PARKED
+        return state.state is S.PARKED and state.wanted and state.target is None
+
+    def _admit_to_device(self, state: ModelState) -> bool:
+        """Load a parked model, or let a ready one have what its next request needs."""
+        head = state.queue.head
+        need = self.placement.work_bytes(state, head.demand) if head else 0
+        if state.state is S.READY:
+            return self._room(state, state.device, need) and self._serve_next(state)
+        if not self._room(state, state.device, state.footprint.ready_bytes + need):
+            return False
+        self._move(state, S.LOADING, "wanted", Cause.WANTED)
+        self._out.append(ForkWorker(state.model))
+        return True
+
+    def _room(self, state: ModelState, resource: str, need: int) -> bool:
+        """Whether `state` may take `need` bytes now; where not, see to it that it soon may."""
+        room = self.placement.room(state, resource, need, self._now)
+        if room.taken:
+            return True
+        self._wake_at(room.wake_at)
+        if (room.never or room.victims) and resource != HOST and not self._fresh(resource):
+            return False
+        if room.never is not None:
+            self._give_up(state, room.never)
+        for victim in room.victims:
+            self._evict(victim, state, resource)
         return False
 
-    def _candidates(self, wanting: ModelState, resource: Resource) -> Iterator[Candidate]:
-        """Who may be evicted for `wanting`: ready models, and for host memory also parked ones nobody waits for."""
-        for state in self.models.values():
-            evictable = state.state is S.READY or (
-                resource is Resource.HOST and state.state is S.PARKED and not state.wanted
-            )
-            if evictable and state is not wanting and not state.profile.pinned and state.target is None:
-                yield Candidate(state.model, budget.holds(state, resource), not state.idle, state.idle_since)
+    def _fresh(self, device: str) -> bool:
+        """Whether the device was measured just now; where not, have that done: it may look different there."""
+        if device in self._measured_at and self._now - self._measured_at[device] <= _FRESH_S:
+            return True
+        if device not in self._measuring:
+            self._measuring.add(device)
+            self._out.append(MeasureDevice(device))
+        return False
 
-    def _immovable(self, other: ModelState, resource: Resource) -> int:
-        """Bytes that nothing but unpinning `other` would free."""
-        stays = other.profile.pinned and other.target is None and other.state in (S.READY, S.PARKED)
-        return budget.holds(other, resource) if stays else 0
-
-    def _evict(self, victim: ModelState, wanting: ModelState, resource: Resource) -> None:
+    def _evict(self, victim: ModelState, wanting: ModelState, resource: str) -> None:
         reason = f"evicted for {wanting.model}"
-        to = S.PARKED if resource is Resource.DEVICE else S.UNLOADED
+        to = S.UNLOADED if resource == HOST else S.PARKED
         if victim.state is S.READY and victim.leases:
             victim.evicted_for, victim.evicted_to = wanting.model, to
             self._move(victim, S.DRAINING, reason, Cause.PRESSURE)
@@ -459,11 +641,7 @@ class Scheduler:
     def _still_evicted(self, state: ModelState) -> bool:
         """Whether the model that `state` drains for still waits for the room."""
         wanting = self.models.get(state.evicted_for)
-        return (
-            wanting is not None
-            and (wanting.wanted or wanting.target is S.PARKED)
-            and wanting.state in (S.UNLOADED, S.STARTING, S.PARKED, S.FAILED)
-        )
+        return wanting is not None and self._needs_room(wanting)
 
     def _leave_device(self, state: ModelState, to: S, reason: str, cause: Cause) -> None:
         """Begin to move an unleased model down to PARKED or UNLOADED."""
@@ -477,14 +655,8 @@ class Scheduler:
 
     # --- small questions and steps ------------------------------------------------------------------------------
 
-    def _grantable(self, state: ModelState) -> bool:
-        return state.state is S.READY and state.target is None and len(state.leases) < state.profile.concurrency
-
-    def _wants_zygote(self, state: ModelState) -> bool:
-        return (state.wanted and state.target is None) or state.target is S.PARKED
-
-    def _asked_at(self, state: ModelState) -> float:
-        return state.wanted_since if state.wanted else state.since
+    def _may_serve(self, state: ModelState) -> bool:
+        return state.state is S.READY and state.target is None and state.at_work < state.profile.concurrency
 
     def _idle_for(self, state: ModelState, keep_s: float) -> bool:
         """Whether an idle model's time is up; where not yet, wake when it is."""
@@ -496,26 +668,11 @@ class Scheduler:
         self._wake_at(ends)
         return False
 
-    def _never_fits(self, state: ModelState) -> ModelTooLarge | None:
-        for need, resource, words in (
-            (state.ready_bytes, Resource.DEVICE, "on the device"),
-            (state.parked_bytes, Resource.HOST, "of host memory"),
-        ):
-            limit = budget.capacity(self.limits, resource)
-            if need > limit:
-                message = f"{state.model} needs {need / _MIB:.0f} MiB {words}; the budget is {limit / _MIB:.0f} MiB"
-                return ModelTooLarge(message, hint="raise the budget in audiod.toml, then: audioctl reload")
-        return None
-
-    def _failed_to_fit(self, state: ModelState) -> None:
-        """A model that is waited for cannot get its room: it outgrew the budget, or others are pinned."""
-        beside_pinned = ModelTooLarge(f"{state.model} does not fit beside the pinned models", hint="audioctl status")
-        self._give_up(state, self._never_fits(state) or beside_pinned)
-
     def _give_up(self, state: ModelState, error: AudiodError) -> None:
         """Answer everyone who waits for `state` to come up with `error`."""
-        for request in list(state.waiters):
-            self._reject(state, request, error)
+        for waiter in list(state.queue):
+            state.queue.remove(waiter.request)
+            self._reject(waiter.request, error)
         self._finish(state.load_operations, error)
         self._finish(state.park_operations, error)
         if state.target is S.PARKED:
@@ -534,8 +691,8 @@ class Scheduler:
         state.leases.clear()
         state.evicted_for, state.evicted_to = "", None
 
-    def _reject(self, state: ModelState, request: int, error: AudiodError) -> None:
-        del state.waiters[request]
+    def _reject(self, request: int, error: AudiodError) -> None:
+        """Answer a request that is in no queue any more."""
         del self._model_of[request]
         self._out.append(Reject(request, error))
 
