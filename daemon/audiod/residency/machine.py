@@ -5,6 +5,7 @@ Decides nothing; scheduler.py calls `transition` and owns all the rest.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -123,6 +124,8 @@ class ModelState:
     loads: int = 0
     """Times that it became ready."""
     growth: Growth = field(default_factory=Growth)
+    wakes_at: float = math.inf
+    """When time alone gives it something to do."""
     removed: bool = False
     """No longer in the configuration; goes when it is unloaded."""
     story: deque[Chapter] = field(default_factory=lambda: deque(maxlen=STORY_LENGTH))

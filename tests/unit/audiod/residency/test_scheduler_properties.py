@@ -174,7 +174,7 @@ class Trace:
             assert len(running) <= state.profile.concurrency, "more at work than there are places"
         waiting = {waiter.request for state in models for waiter in state.queue}
         assert waiting == self.asked - self.cancelled - set(self.answers), "a request is neither answered nor waiting"
-        assert set(self.scheduler._model_of) == waiting | set(self.leases), "a stale request is remembered"
+        assert set(self.scheduler._step.model_of) == waiting | set(self.leases), "a stale request is remembered"
 
     def complete(self, model: str, luck: float) -> None:
         """The operation under way on `model` ends, well or (below `luck` 0.15) badly."""
