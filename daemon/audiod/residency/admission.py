@@ -36,9 +36,12 @@ class Admission:
         Nobody overtakes the first one that waits for room: a smaller model would take it away for ever.
         """
         needy = [state for state in self._models.values() if self.needs_room(state)]
-        needy.sort(key=lambda state: state.rank if state.wanted else state.since)
+        needy.sort(key=lambda state: state.rank)
         full: set[str] = set()
         for state in needy:
+            if state.state is S.READY and self._serving.serve(state):  # others have left room
+                self._step.touched[state.model] = None
+                return True
             absent = state.state in (S.UNLOADED, S.FAILED)
             resource = HOST if absent else state.device
             if resource in full or state.state is S.STARTING:
@@ -52,9 +55,10 @@ class Admission:
 
     def needs_room(self, state: ModelState) -> bool:
         """Whether the model cannot go on without memory that it does not have."""
+        if not state.wanted and state.target is not S.PARKED:
+            return False
         if state.state is S.READY:
-            head = state.queue.head
-            return head is not None and self._serving.has_place(state) and not self._serving.has_room(state, head)
+            return state.queue.head is not None and self._serving.has_place(state)  # or it would have been served
         if state.state in (S.UNLOADED, S.STARTING, S.FAILED):
             return (state.wanted and state.target is None) or state.target is S.PARKED
         return state.state is S.PARKED and state.wanted and state.target is None
@@ -97,11 +101,12 @@ class Admission:
         return True
 
     def _load(self, state: ModelState) -> bool:
-        """Load a parked model, or let a ready one have what its next request needs."""
+        """Load a parked model, or have room made for what a ready one's next request needs."""
         head = state.queue.head
         need = self._placement.work_bytes(state, head.demand) if head else 0
         if state.state is S.READY:
-            return self._room(state, state.device, need) and self._serving.serve(state)
+            self._room(state, state.device, need)
+            return False
         if not self._room(state, state.device, state.footprint.ready_bytes + need):
             return False
         self._step.move(state, S.LOADING, "wanted", Cause.WANTED)
@@ -133,6 +138,7 @@ class Admission:
 
     def _evict(self, victim: ModelState, wanting: ModelState, resource: str) -> None:
         reason = f"evicted for {wanting.model}"
+        victim.evicted_at = self._step.now
         to = S.UNLOADED if resource == HOST else S.PARKED
         if victim.state is S.READY and victim.leases:
             victim.evicted_for, victim.evicted_to = wanting.model, to

@@ -107,6 +107,8 @@ class ModelState:
     """Where an operation takes it: PARKED or UNLOADED."""
     evicted_for: str = ""
     """The model that it drains for; when that no longer needs the room, this one serves on."""
+    evicted_at: float = -math.inf
+    """When it last had to make room, which ended its turn."""
     evicted_to: Residency | None = None
     """Where it goes when it has drained for another model: PARKED or UNLOADED."""
     load_operations: list[int] = field(default_factory=list)
@@ -141,7 +143,7 @@ class ModelState:
     @property
     def wanted(self) -> bool:
         """Somebody waits for it to be ready."""
-        return bool(self.queue or self.load_operations)
+        return len(self.queue) > 0 or len(self.load_operations) > 0
 
     @property
     def wanted_since(self) -> float:
@@ -153,11 +155,14 @@ class ModelState:
 
     @property
     def rank(self) -> float:
-        """Its place among models that are wanted: that of the first who waits for it."""
+        """Its place among models that need room: that of the first who waits for it, but behind whom it made room for.
+
+        One that nobody waits for has been ordered to come up.
+        """
         ranks = [self.load_asked_at] if self.load_operations else []
         if (head := self.queue.head) is not None:
             ranks.append(head.rank)
-        return min(ranks)
+        return max(min(ranks, default=self.since), self.evicted_at)
 
     @property
     def idle(self) -> bool:
@@ -166,7 +171,7 @@ class ModelState:
     @property
     def at_work(self) -> int:
         """Leases that are not paused."""
-        return sum(lease.paused_at is None for lease in self.leases.values())
+        return sum([lease.paused_at is None for lease in self.leases.values()])
 
     @property
     def keep_alive_s(self) -> float:

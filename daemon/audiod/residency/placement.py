@@ -39,6 +39,9 @@ class Placement:
     limits: Limits
     measured: dict[str, Measured]
 
+    def allowed(self, resource: str) -> int:
+        return budget.allowed(self.limits, self.measured, resource)
+
     def capacity(self, resource: str) -> int:
         return budget.capacity(self.limits, self.measured, resource)
 
@@ -47,9 +50,10 @@ class Placement:
 
     def work_bytes(self, state: ModelState, demand: Demand) -> int:
         """What to set aside for a request, which is never more than what there is beside its model."""
-        allowed = budget.allowed(self.limits, self.measured, state.device)
-        beside = max(0, allowed - state.footprint.ready_bytes)
-        return min(state.footprint.work_bytes(demand.size), beside)
+        work_bytes = state.footprint.work_bytes(demand.size)
+        if not work_bytes:
+            return 0
+        return min(work_bytes, max(0, self.allowed(state.device) - state.footprint.ready_bytes))
 
     def never_fits(self, state: ModelState) -> ModelTooLarge | None:
         """Why the model could not even be loaded alone, if so."""
@@ -57,7 +61,7 @@ class Placement:
             (state.footprint.ready_bytes, state.profile.device, f"on {state.profile.device}"),
             (state.footprint.parked_bytes, HOST, "of host memory while parked"),
         ):
-            limit = budget.allowed(self.limits, self.measured, resource)
+            limit = self.allowed(resource)
             if need > limit:
                 message = f"{state.model} needs {need / _MIB:.0f} MiB {words}; the budget is {limit / _MIB:.0f} MiB"
                 return ModelTooLarge(message, hint="raise the budget in audiod.toml, then: audioctl reload")
@@ -84,8 +88,7 @@ class Placement:
         victims = tuple(self.models[candidate.model] for candidate in chosen)
         busy = [victim for victim in victims if not victim.idle]
         if busy:
-            wanted_at = wanting.rank if wanting.wanted else wanting.since
-            turn = max(turn_ends(wanted_at, victim.since, self.limits) for victim in busy)
+            turn = max(turn_ends(wanting.rank, victim.since, self.limits) for victim in busy)
             if now < turn:
                 return Room(wake_at=turn)
         return Room(victims=victims)

@@ -58,6 +58,6 @@ class Queue:
         del self._order[bisect_left(self._order, (waiter.rank, request))]
         return waiter
 
-    def ahead_of(self, rank: float) -> int:
-        """How many would be served before one who came now with `rank`."""
-        return bisect_left(self._order, (rank,))
+    def ahead_of(self, waiter: Waiter) -> int:
+        """How many would be served before `waiter`, whether it waits here or not."""
+        return bisect_left(self._order, (waiter.rank, waiter.request))

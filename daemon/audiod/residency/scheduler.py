@@ -334,7 +334,7 @@ class Scheduler:
 
     def _timed_out(self, state: ModelState, request: int) -> None:
         waiter = state.queue.remove(request)
-        ahead = state.queue.ahead_of(waiter.rank)
+        ahead = state.queue.ahead_of(waiter)
         wait_s = self.estimate_wait_s(state.model, ahead)
         place = f"it was number {ahead + 1} in the queue, with about {wait_s:.0f} s to go"
         message = f"{state.model} was not free within {self._step.now - waiter.came_at:.0f} s; {place}"

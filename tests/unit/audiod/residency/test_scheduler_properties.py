@@ -172,6 +172,12 @@ class Trace:
                 assert state.model in self.workers, "a lease outlived its worker"
             running = set(state.leases) - self.paused
             assert len(running) <= state.profile.concurrency, "more at work than there are places"
+            if state.state is S.READY and state.target is None and len(running) < state.profile.concurrency:
+                assert not set(state.leases) & self.paused, "a paused lease does not go on though there is a place"
+                if (head := state.queue.head) is not None:
+                    need = self.scheduler.placement.work_bytes(state, head.demand)
+                    taken = self.scheduler.placement.room(state, state.device, need, self.now).taken
+                    assert not taken, "what could be granted was not"
         waiting = {waiter.request for state in models for waiter in state.queue}
         assert waiting == self.asked - self.cancelled - set(self.answers), "a request is neither answered nor waiting"
         assert set(self.scheduler._step.model_of) == waiting | set(self.leases), "a stale request is remembered"
