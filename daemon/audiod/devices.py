@@ -12,10 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audiod import gpu, threads
-from audiod.config import Config
 from audiod.meters import READ_LIMIT_S, HostMeter, Meter
-from audiod.residency import budget
-from audiod.residency.events import Resource
 from audiod.residency.scheduler import Scheduler
 from audioproto.control import Memory
 from audioproto.errors import DeviceNotFound, DeviceUnreadable
@@ -79,16 +76,15 @@ def meter(name: str) -> Meter:
     return HostMeter() if name == CPU else gpu.GpuMeter(name)
 
 
-async def lines(budgets: Mapping[str, int], reserved: Mapping[str, int]) -> list[Memory]:
-    """A line for each device of `budgets`: bytes that models may hold there, and that they hold or were promised."""
-    return [await _line(name, budgets[name], reserved.get(name, 0)) for name in budgets]
-
-
-async def ledger(config: Config, scheduler: Scheduler) -> list[Memory]:
+async def ledger(scheduler: Scheduler) -> list[Memory]:
     """A line for each device that models are loaded to."""
-    device = config.residency.device
-    reserved_bytes = budget.reserved(scheduler.models.values(), Resource.DEVICE)
-    return await lines({device: scheduler.limits.device_bytes}, {device: reserved_bytes})
+    budgets = scheduler.limits.devices
+    return await lines(budgets, {name: scheduler.placement.reserved(name) for name in budgets})
+
+
+async def lines(budgets: Mapping[str, int], reserved: Mapping[str, int]) -> list[Memory]:
+    """The same for the devices of `budgets`: bytes that models may hold there, and that they hold or were promised."""
+    return await asyncio.gather(*(_line(name, budgets[name], reserved.get(name, 0)) for name in budgets))
 
 
 async def _line(name: str, budget_bytes: int, reserved_bytes: int) -> Memory:

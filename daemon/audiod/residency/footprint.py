@@ -42,6 +42,8 @@ class Footprint(msgspec.Struct):
 
     def work_bytes(self, size: float) -> int:
         """Bytes beyond rest that a request of `size` will take, as far as is known: no less than smaller ones took."""
+        if not self.peaks:
+            return 0
         bucket = _bucket(size)
         return max((taken for key, taken in self.peaks.items() if key <= bucket), default=0)
 
