@@ -167,10 +167,8 @@ def _processes(nvml: ModuleType, handle: Any, driver: str) -> dict[int, int] | N
     def listed(ask: Callable[[Any], list[Any]]) -> list[tuple[int, int | None]]:
         return [(process.pid, process.usedGpuMemory) for process in ask(handle)]
 
-    refusals = (
-        nvml.NVMLError,
-        nvml.NVMLLibraryMismatchError,
-    )  # the latter by a driver that is too old for the question
+    # The second is pynvml's own, where the driver is too old for the question.
+    refusals = (nvml.NVMLError, nvml.NVMLLibraryMismatchError)
     try:
         lists = [listed(nvml.nvmlDeviceGetComputeRunningProcesses), listed(nvml.nvmlDeviceGetGraphicsRunningProcesses)]
     except refusals:  # not permitted, or not known for this kind of device

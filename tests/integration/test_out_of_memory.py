@@ -107,7 +107,7 @@ async def test_a_worker_that_the_kernel_killed_for_memory_is_told_from_one_that_
                 await model.speak(worker, 500)
             assert await worker.dead == OUT_OF_MEMORY
 
-            worker = await model.load()  # its zygote was spared, though it showed the most memory before
+            worker = await model.load()
             await model.speak(worker, 50)
             os.kill(worker.pid, signal.SIGKILL)
             assert (await worker.dead).death is Death.KILLED, "an old kill is not counted twice"

@@ -79,16 +79,6 @@ def reset_peak(pid: int) -> None:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def offer_to_oom_killer(pid: int) -> None:
-    """Have the kernel kill this process rather than another of about its size: a worker is made anew in no time.
-
-    Its zygote, which shows the same memory, would take it along. 200 is a fifth of what the host or the control group
-    has, and what systemd gives to what runs in the background. Source: proc.rst, oom_score_adj.
-    """
-    with contextlib.suppress(OSError):  # it is gone
-        Path(f"/proc/{pid}/oom_score_adj").write_text("200")
-
-
 def family(pid: int) -> list[int]:
     """The process and all that descend from it and still have their parents; workers do, by way of their zygotes."""
     found = [pid]

@@ -179,7 +179,6 @@ class Zygote:
                     self._prepared.set_exception(from_body(body))
             case Forked(worker, pid):
                 self._workers[worker].pid = pid
-                memory.offer_to_oom_killer(pid)
                 if not (forked := self._forked.pop(worker)).done():
                     forked.set_result(pid)
             case Exited(number, _, status):

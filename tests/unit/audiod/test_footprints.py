@@ -94,7 +94,7 @@ def of_another_version(text: str) -> str:
         lambda text: text[: len(text) // 2],
         lambda text: text + "}",
         lambda text: "[]",
-        lambda text: "[" * 100_000,
+        lambda text: '{"other": ' + "[" * 100_000,
         lambda text: "null",
         lambda text: text.replace('"peaks"', '"peaks": 3, "other"'),
         lambda text: text.replace(f"{300 * MIB}", "1e400"),
