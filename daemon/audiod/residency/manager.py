@@ -63,6 +63,7 @@ from audiod.supervisor.zygote import Launch, Zygote
 from audiod.tasks import Tasks
 from audioproto.control import Event as Happening
 from audioproto.errors import AudiodError, OutOfMemory
+from audioproto.errors import WorkerDied as WorkerDiedError
 from audioproto.types import Death, Residency
 from audioproto.worker import Synthesize, Transcribe
 
@@ -173,6 +174,10 @@ class ResidencyManager:
             raise
         except OutOfMemory:
             out_of_memory = True
+            raise
+        except WorkerDiedError as error:
+            if worker.dead.done() and worker.dead.result().death is Death.OUT_OF_MEMORY:
+                raise OutOfMemory(f"{model} was stopped during the request, because memory had run out") from error
             raise
         finally:
             self._feed(Released(request, abandoned, out_of_memory))
