@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.media.upload import Upload
 from audioproto.errors import AudioTooLong, BadAudio, UploadTooLarge
@@ -142,7 +143,7 @@ async def test_a_damaged_stretch_does_not_cost_the_rest(pool: MediaPool) -> None
 
 
 async def test_one_upload_can_be_decoded_twice(pool: MediaPool) -> None:
-    with Upload(LIMIT_BYTES) as upload:
+    with AudioMemory(LIMIT_BYTES).hold() as held, Upload(LIMIT_BYTES, held) as upload:
         upload.write(FORMATS["flac"]())
         with await pool.decode(upload) as first, await pool.decode(upload) as second:
             assert os.pread(first.fd, 10**6, 0) == os.pread(second.fd, 10**6, 0) != b""
@@ -150,7 +151,7 @@ async def test_one_upload_can_be_decoded_twice(pool: MediaPool) -> None:
 
 async def test_the_pcm_is_sealed(pool: MediaPool) -> None:
     for data in (wav(sweep(1.0, 16_000), 16_000), FORMATS["flac"]()):
-        with Upload(LIMIT_BYTES) as upload:
+        with AudioMemory(LIMIT_BYTES).hold() as held, Upload(LIMIT_BYTES, held) as upload:
             upload.write(data)
             with await pool.decode(upload) as pcm:
                 with pytest.raises(PermissionError):
@@ -160,7 +161,7 @@ async def test_the_pcm_is_sealed(pool: MediaPool) -> None:
 
 
 def test_an_upload_is_cut_off_at_its_limit() -> None:
-    with Upload(10) as upload:
+    with AudioMemory(LIMIT_BYTES).hold() as held, Upload(10, held) as upload:
         upload.write(b"12345")
         with pytest.raises(UploadTooLarge):
             upload.write(b"678901")
