@@ -26,7 +26,9 @@ from audiod.api.auth import Keys
 from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import server as control_server
+from audiod.control.checks import memory_limit_bytes
 from audiod.control.handlers import Control
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.models import catalogue, install
@@ -62,6 +64,16 @@ def limits(config: Config) -> Limits:
         queue_requests=residency.queue_requests,
         max_switch_wait_s=float(residency.max_switch_wait),
     )
+
+
+def audio_memory_bytes(config: Config) -> int:
+    """The bound over all requests' audio. Reads /proc and /sys.
+
+    Its share is an eighth: half of what the budgets of models leave by default. With 4 GB that is room for the longest
+    recording, decoded, beside the largest upload, and for two more hours of audio that wait.
+    """
+    total_bytes, _ = memory.host_memory_bytes()
+    return int(config.server.audio_memory) or (memory_limit_bytes() or total_bytes) // 8
 
 
 def profile(entry: ModelEntry, config: Config) -> Profile:
@@ -114,7 +126,9 @@ class Daemon:
             max_jobs=config.media.processes,
             idle_s=float(config.media.idle),
         )
-        self.services = Services(config, library, read_keys(config), manager, media, Metrics())
+        audio_memory = AudioMemory(audio_memory_bytes(config))
+        self.services = Services(config, library, read_keys(config), manager, media, audio_memory, Metrics())
+        self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
         media.on_failure = self.services.metrics.observe_media_failure
 
@@ -221,6 +235,7 @@ class Daemon:
         library = await asyncio.to_thread(read_library, config)
         keys = await asyncio.to_thread(read_keys, config)
         bounds = await asyncio.to_thread(limits, config)
+        self.services.audio_memory.limit_bytes = await asyncio.to_thread(audio_memory_bytes, config)
         self.services.config = config
         self.services.library = library
         self.services.keys = keys

@@ -14,15 +14,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import errors, health, metrics, models, speech, transcriptions
-from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STARTED, Services
+from audiod.api import bodies, errors, health, metrics, models, speech, transcriptions
+from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
 from audioproto.errors import AudiodError
 
 logger = logging.getLogger(__name__)
-
-JSON_BODY_BYTES = 1024 * 1024
-"""Largest body of a request that is not an upload."""
 
 _NEEDS_KEY = "/v1/"
 """Health and metrics are for machines that watch, and name nothing but models."""
@@ -30,8 +27,8 @@ _NEEDS_KEY = "/v1/"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
-    web.post("/v1/audio/transcriptions", transcriptions.transcribe),
-    web.post("/v1/audio/speech", speech.speak),
+    web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
+    web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
     web.get("/v1/audio/voices", models.list_voices),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
@@ -56,7 +53,10 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await _answer(request, handler)
         status = response.status
-        return response
+    except (asyncio.CancelledError, ConnectionError):
+        if stage := request.get(STAGE, ""):
+            services.metrics.observe_cancelled(request.get(MODEL, ""), stage)
+        raise
     finally:
         services.running -= 1
         took_s = time.monotonic() - started
@@ -66,6 +66,8 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
             key = request.get(KEY, "")
             extra = {"model": model, "status": status, "seconds": round(took_s, 3), "key": key}
             logger.info("%s %s %d %.3f s", request.method, request.path, status, took_s, extra=extra)
+    await bodies.finish(request, response, services.config.server)
+    return response
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -103,7 +105,7 @@ async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
 
 def build(services: Services) -> web.Application:
     """The HTTP application on `services`."""
-    app = web.Application(middlewares=[around], client_max_size=JSON_BODY_BYTES)
+    app = web.Application(middlewares=[around], client_max_size=bodies.JSON_BODY_BYTES)
     app[SERVICES] = services
     app[health.MIRRORS] = health.MirrorWatch()
     app.on_response_prepare.append(_stamp)

@@ -10,7 +10,7 @@ from enum import Enum, StrEnum, auto
 from typing import Union
 
 from audioproto.errors import AudiodError
-from audioproto.types import Death, Residency
+from audioproto.types import Death, Priority, Residency
 
 
 class Resource(Enum):
@@ -71,6 +71,20 @@ class Limits:
     crash_limit: int = 3
     backoff_s: float = 5.0
     backoff_cap_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request asks of its model.
+
+    `size` is seconds of audio to transcribe or characters to speak, 0 where unknown: one model's sizes compare.
+    `keep_alive_s` and `park_keep_alive_s` take the place of the model's own after this request; None leaves them.
+    """
+
+    size: float = 0.0
+    priority: Priority = Priority.INTERACTIVE
+    keep_alive_s: float | None = None
+    park_keep_alive_s: float | None = None
 
 
 # --- events -------------------------------------------------------------------------------------------------------

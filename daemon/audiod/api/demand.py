@@ -1,0 +1,98 @@
+"""What a request asks of its model beside its work: how long, how urgent, and the lease that comes of it.
+
+The extensions of OpenAI's API are read here, for all endpoints. Who waits for whom is residency's matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar, Union
+
+from aiohttp import web
+
+from audiod.api.services import BEGUN, SERVICES
+from audiod.residency.events import Demand
+from audiod.units import Duration
+from audioproto.errors import BadRequest, OutOfMemory, WorkerDied
+from audioproto.types import Priority
+from audioproto.worker import FromWorker, Synthesize, Transcribe
+
+Value = Union[str, int, float, None]
+"""Of an extension: JSON's own, or a form's text; None where it was not sent."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The checked extensions of one request; None is what was not asked for."""
+
+    priority: Priority | None = None
+    keep_alive_s: float | None = None
+    park_keep_alive_s: float | None = None
+    timeout_s: float | None = None
+
+    def demand(self, size: float, default: Priority = Priority.INTERACTIVE) -> Demand:
+        """`size` is seconds of audio or characters of text."""
+        return Demand(size, self.priority or default, self.keep_alive_s, self.park_keep_alive_s)
+
+
+def read_wishes(priority: Value, keep_alive: Value, park_keep_alive: Value, timeout: Value) -> Wishes:
+    """Raises BadRequest naming the field at fault."""
+    if priority is not None and priority not in set(Priority):
+        raise BadRequest(f"priority must be one of {', '.join(Priority)}", param="priority")
+    timeout_s = _duration("timeout", timeout)
+    if timeout_s is not None and timeout_s <= 0:
+        raise BadRequest("timeout must be longer than 0 s", param="timeout")
+    return Wishes(
+        None if priority is None else Priority(str(priority)),
+        _duration("keep_alive", keep_alive),
+        _duration("park_keep_alive", park_keep_alive),
+        timeout_s,
+    )
+
+
+def _duration(name: str, value: Value) -> float | None:
+    """As Ollama takes it: `"10m"`, a number of seconds, and never for whatever is negative."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str) and value.lstrip().startswith("-"):
+            Duration.parse(value.lstrip().removeprefix("-"))
+            return Duration.NEVER
+        return Duration.NEVER if not isinstance(value, str) and value < 0 else float(Duration.parse(value))
+    except ValueError as error:
+        raise BadRequest(f"{name}: {error}", param=name) from error
+
+
+@asynccontextmanager
+async def at_work(
+    request: web.Request,
+    model: str,
+    work: Transcribe | Synthesize,
+    demand: Demand,
+    timeout_s: float | None,
+    descriptor: int | None = None,
+) -> AsyncIterator[AsyncIterable[FromWorker]]:
+    """`model` at `work`: leased when its turn has come, given back on leaving. Yields the worker's messages.
+
+    `timeout_s` is the longest wait that the client wants, never longer than `residency.queue_timeout`.
+    """
+    services = request.app[SERVICES]
+    longest_s = services.config.residency.queue_timeout
+    wait_s = min(math.inf if longest_s < 0 else longest_s, math.inf if timeout_s is None else timeout_s)
+    async with services.manager.lease(model, wait_s) as lease, lease.run(work, descriptor) as job:
+        yield job
+
+
+async def with_second_try(request: web.Request, attempt: Callable[[], Awaitable[T]]) -> T:
+    """What `attempt` gives, at its second try where a worker died or had no memory before anything was sent."""
+    try:
+        return await attempt()
+    except (WorkerDied, OutOfMemory):
+        if BEGUN in request:
+            raise
+        return await attempt()
