@@ -53,10 +53,14 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await _answer(request, handler)
         status = response.status
-    except (asyncio.CancelledError, ConnectionError):
-        if stage := request.get(STAGE, ""):
-            services.metrics.observe_cancelled(request.get(MODEL, ""), stage)
+    except asyncio.CancelledError:
+        _count_leaver(request)
         raise
+    except ConnectionError as error:
+        _count_leaver(request)
+        if isinstance(error, ConnectionAbortedError):  # it was us who left
+            logger.warning("%s is cut off: %s", request.path, error)
+        return _cut_off(request)
     finally:
         services.running -= 1
         took_s = time.monotonic() - started
@@ -79,21 +83,28 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = error
     except web.HTTPException as error:
         failure = errors.from_http(error)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ConnectionError):
         raise
-    except ConnectionError:
-        raise  # the client has gone; aiohttp closes up
     except Exception:
         logger.exception("unexpected error in %s %s", request.method, request.path)
         failure = AudiodError("internal error; the log has the details under this request's id")
     request.app[SERVICES].metrics.observe_error(failure.code)
     if BEGUN in request:
-        # Too late for a status: cut the connection, so that the client does not take half an answer for a whole one.
         logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
-        if request.transport is not None:
-            request.transport.abort()
-        return request[BEGUN]
+        return _cut_off(request)
     return errors.response(failure)
+
+
+def _cut_off(request: web.Request) -> web.StreamResponse:
+    """It is too late for a status: cut the connection, or half an answer would be taken for a whole one."""
+    if request.transport is not None:
+        request.transport.abort()
+    return request.get(BEGUN) or web.Response()
+
+
+def _count_leaver(request: web.Request) -> None:
+    if stage := request.get(STAGE, ""):
+        request.app[SERVICES].metrics.observe_cancelled(request.get(MODEL, ""), stage)
 
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:

@@ -35,9 +35,19 @@ class Wishes:
     park_keep_alive_s: float | None = None
     timeout_s: float | None = None
 
-    def demand(self, size: float, default: Priority = Priority.INTERACTIVE) -> Demand:
-        """`size` is seconds of audio or characters of text."""
-        return Demand(size, self.priority or default, self.keep_alive_s, self.park_keep_alive_s)
+    def to_transcribe(self, duration_s: float, batch_after: Duration) -> Demand:
+        """Who sends a recording longer than `batch_after` can wait, unless the request says otherwise."""
+        default = Priority.BATCH if 0 <= batch_after < duration_s else Priority.INTERACTIVE
+        return Demand(duration_s, self.priority or default, self.keep_alive_s, self.park_keep_alive_s)
+
+    def to_speak(self, text: str) -> Demand:
+        priority = self.priority or Priority.INTERACTIVE
+        return Demand(len(text), priority, self.keep_alive_s, self.park_keep_alive_s)
+
+    def wait_s(self, queue_timeout: Duration) -> float:
+        """The longest wait in the queue: what was asked for, and never longer than `queue_timeout`."""
+        longest_s = math.inf if queue_timeout < 0 else float(queue_timeout)
+        return longest_s if self.timeout_s is None else min(longest_s, self.timeout_s)
 
 
 def read_wishes(priority: Value, keep_alive: Value, park_keep_alive: Value, timeout: Value) -> Wishes:
@@ -74,17 +84,11 @@ async def at_work(
     model: str,
     work: Transcribe | Synthesize,
     demand: Demand,
-    timeout_s: float | None,
+    wait_s: float,
     descriptor: int | None = None,
 ) -> AsyncIterator[AsyncIterable[FromWorker]]:
-    """`model` at `work`: leased when its turn has come, given back on leaving. Yields the worker's messages.
-
-    `timeout_s` is the longest wait that the client wants, never longer than `residency.queue_timeout`.
-    """
-    services = request.app[SERVICES]
-    longest_s = services.config.residency.queue_timeout
-    wait_s = min(math.inf if longest_s < 0 else longest_s, math.inf if timeout_s is None else timeout_s)
-    async with services.manager.lease(model, wait_s) as lease, lease.run(work, descriptor) as job:
+    """`model` at `work`: leased when its turn has come, given back on leaving. Yields the worker's messages."""
+    async with request.app[SERVICES].manager.lease(model, wait_s) as lease, lease.run(work, descriptor) as job:
         yield job
 
 

@@ -7,7 +7,6 @@ model is given back when it has spoken, however slowly the client listens.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from contextlib import AsyncExitStack
@@ -25,8 +24,6 @@ from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import AudiodError, BadRequest, UnspeakableText
 from audioproto.worker import AudioChunk, AudioStart, Done, Synthesize
-
-logger = logging.getLogger(__name__)
 
 SPEED_RANGE = (0.25, 4.0)
 """OpenAI's, inclusive."""
@@ -109,18 +106,14 @@ async def speak(request: web.Request) -> web.StreamResponse:
 async def _speak(request: web.Request, speech: Speech) -> web.StreamResponse:
     """Let the model speak into a spool, and send from there as fast as the client takes it."""
     response = web.StreamResponse(headers={"Content-Type": speech.format.content_type})
-    failure: AudiodError | ConnectionError | None = None
     with request.app[SERVICES].audio_memory.hold() as held:
         spool = Spool(held)
-        async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
-            try:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
                 await _send(spool, request, response)
-            except (AudiodError, ConnectionError) as error:  # which the group would wrap
-                failure = error
-                speaking.cancel()
-    if failure is not None:
-        raise failure
+        except ExceptionGroup as group:  # where both ends failed, the first to say so was the cause
+            raise group.exceptions[0] from None
     return response
 
 
@@ -136,10 +129,11 @@ async def _fill(spool: Spool, request: web.Request, speech: Speech) -> None:
 async def _encode(spool: Spool, request: web.Request, speech: Speech) -> None:
     services = request.app[SERVICES]
     rate = spoken_bytes = 0
-    demand = speech.wishes.demand(len(speech.work.text))
+    demand = speech.wishes.to_speak(speech.work.text)
+    wait_s = speech.wishes.wait_s(services.config.residency.queue_timeout)
     async with AsyncExitStack() as stack:
         encoder = None
-        async with at_work(request, speech.model, speech.work, demand, speech.wishes.timeout_s) as job:
+        async with at_work(request, speech.model, speech.work, demand, wait_s) as job:
             async for message in job:
                 match message:
                     case AudioStart(sample_rate=rate, tempo=tempo):
@@ -171,7 +165,4 @@ async def _send(spool: Spool, request: web.Request, response: web.StreamResponse
         async with asyncio.timeout(longest_s):
             await response.write_eof()
     except TimeoutError as error:
-        logger.info("%s is cut off: its client took nothing of the answer for %g s", request.path, longest_s)
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionAbortedError("the client took nothing of its answer") from error
+        raise ConnectionAbortedError(f"its client took nothing of the answer for {longest_s:g} s") from error

@@ -6,10 +6,11 @@ One producer, one reader. Keeps bytes in order; knows neither models nor sockets
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from audiod.media.audio_memory import Held
-from audioproto.errors import AudiodError, QueueFull
+from audioproto.errors import AudiodError
 
 PATIENCE_S = 5.0
 """How long, in all, a model waits for one slow reader while the memory for audio is full."""
@@ -26,10 +27,10 @@ class Spool:
         self._ended = False
         self._error: AudiodError | None = None
         self._changed = asyncio.Condition()
-        self._patience_ends: float | None = None
+        self._patience_s = PATIENCE_S
 
     async def put(self, piece: bytes) -> None:
-        """Append. Raises QueueFull where the memory is full and the reader takes nothing of what is here already."""
+        """Append. Raises ConnectionAbortedError where the memory is full and the reader is too slow for that."""
         if not piece:
             return
         async with self._changed:
@@ -40,17 +41,13 @@ class Spool:
             self._changed.notify_all()
 
     async def _wait_for_the_reader(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._patience_ends is None:
-            self._patience_ends = loop.time() + PATIENCE_S
+        began = time.monotonic()
         try:
-            async with asyncio.timeout_at(self._patience_ends):
+            async with asyncio.timeout(self._patience_s):
                 await self._changed.wait_for(lambda: not self._pieces)
         except TimeoutError as error:
-            raise QueueFull(
-                f"the client did not take its speech within {PATIENCE_S:g} s while the memory for audio was full",
-                hint="raise server.audio_memory",
-            ) from error
+            raise ConnectionAbortedError("its client is slow, and the memory for audio is full") from error
+        self._patience_s -= time.monotonic() - began
 
     async def end(self, error: AudiodError | None = None) -> None:
         """No more is coming; `error` is raised at the reader, after what came before it."""

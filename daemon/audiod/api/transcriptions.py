@@ -24,7 +24,6 @@ from audiod.media.pool import Pcm
 from audiod.media.upload import Upload, too_large
 from audiod.residency.events import Demand
 from audioproto.errors import BadRequest
-from audioproto.types import Priority
 from audioproto.worker import Done, Segment, Transcribe
 
 FIELD_BYTES = 64 * 1024
@@ -168,21 +167,21 @@ async def transcribe(request: web.Request) -> web.StreamResponse:
             work = Transcribe(
                 0, pcm.samples, asked.language, asked.prompt, asked.temperature, words="word" in asked.granularities
             )
-            is_long = 0 <= server.batch_after < duration_s
-            demand = asked.wishes.demand(duration_s, Priority.BATCH if is_long else Priority.INTERACTIVE)
-            attempt = partial(_recognise, request, entry.id, work, pcm, demand, asked.wishes.timeout_s)
+            demand = asked.wishes.to_transcribe(duration_s, server.batch_after)
+            wait_s = asked.wishes.wait_s(services.config.residency.queue_timeout)
+            attempt = partial(_recognise, request, entry.id, work, pcm, demand, wait_s)
             segments, language = await with_second_try(request, attempt)
     body = transcripts.render(asked.response_format, segments, language, duration_s, asked.granularities)
     return web.Response(body=body, content_type=transcripts.FORMATS[asked.response_format], charset="utf-8")
 
 
 async def _recognise(
-    request: web.Request, model: str, work: Transcribe, pcm: Pcm, demand: Demand, timeout_s: float | None
+    request: web.Request, model: str, work: Transcribe, pcm: Pcm, demand: Demand, wait_s: float
 ) -> tuple[list[Segment], str]:
     services = request.app[SERVICES]
     segments: list[Segment] = []
     language = ""
-    async with at_work(request, model, work, demand, timeout_s, pcm.fd) as job:
+    async with at_work(request, model, work, demand, wait_s, pcm.fd) as job:
         async for message in job:
             if isinstance(message, Segment):
                 segments.append(message)
