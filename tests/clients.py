@@ -143,7 +143,10 @@ class Remains:
         """Wait until no request, lease, waiter, audio or media process at work is left, and no descriptor more."""
         until(lambda: all(value == 0 for value in self.figures().values()))
         until(lambda: len(codecs(self.daemon)) <= 1)
-        until(lambda: len(descriptors(self.daemon)) <= len(self.descriptors))
+        try:
+            until(lambda: len(descriptors(self.daemon)) <= len(self.descriptors))
+        except AssertionError:
+            assert descriptors(self.daemon) == self.descriptors
 
     def figures(self) -> dict[str, float]:
         in_flight = [f'audiod_requests_in_flight{{endpoint="{path}"}}' for path in (SPEECH, TRANSCRIPTIONS)]

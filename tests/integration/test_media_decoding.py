@@ -15,7 +15,7 @@ import pytest
 from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.media.upload import Upload
-from audioproto.errors import AudioTooLong, BadAudio, UploadTooLarge
+from audioproto.errors import AudioTooLong, BadAudio, QueueFull, UploadTooLarge
 from daemons import AUDIO
 from media_pools import LIMIT_BYTES, decoded, media_pool, zygotes
 from sounds import muxed, s16, similarity, sweep, tone, wav
@@ -297,3 +297,46 @@ async def test_a_mutated_file_is_decoded_or_refused_and_nothing_else(pool: Media
             assert refused
         else:
             assert 0 < len(pcm) <= MAX_AUDIO_S * 32_000
+
+
+# --- how much is held -----------------------------------------------------------------------------------------------
+
+
+async def test_pcm_is_held_exactly_while_it_is_open(pool: MediaPool) -> None:
+    memory = AudioMemory(LIMIT_BYTES)
+    for name in ("flac", "mp3"):
+        with memory.hold() as held, Upload(LIMIT_BYTES, held) as upload:
+            upload.write(FORMATS[name]())
+            with await pool.decode(upload) as pcm:
+                assert memory.held_bytes == upload.size + pcm.samples * 2
+            assert memory.held_bytes == upload.size
+        assert memory.held_bytes == 0
+
+
+async def test_a_file_that_grows_is_stopped_when_there_is_no_more_room() -> None:
+    """Ten minutes of silence are 0.1 MB as FLAC and 19 MB decoded; it never held more than there was."""
+    silence = muxed("flac", "flac", np.zeros(600 * 16_000), 16_000)
+    memory = AudioMemory(10_000_000)
+    async with media_pool() as pool:
+        with memory.hold() as held, memory.hold() as other, Upload(LIMIT_BYTES, held) as upload:
+            upload.write(silence)
+            with pytest.raises(UploadTooLarge):
+                await pool.decode(upload)
+            assert memory.held_bytes == len(silence), "and all of it is given back"
+            memory.limit_bytes = 30_000_000
+            other.reserve(20_000_000)
+            with pytest.raises(QueueFull):
+                await pool.decode(upload)
+            other.give_back(20_000_000)
+            with await pool.decode(upload) as pcm:
+                assert pcm.duration_s == 600
+                assert memory.held_bytes == len(silence) + 600 * 32_000
+
+
+async def test_wav_that_is_only_copied_is_held_as_well(pool: MediaPool) -> None:
+    memory = AudioMemory(3_000_000)
+    with memory.hold() as held, Upload(LIMIT_BYTES, held) as upload:
+        upload.write(wav(np.zeros(50 * 16_000), 16_000))
+        with pytest.raises(UploadTooLarge):
+            await pool.decode(upload)
+        assert memory.held_bytes == upload.size

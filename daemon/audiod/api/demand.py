@@ -70,10 +70,12 @@ def _duration(name: str, value: Value) -> float | None:
     if value is None:
         return None
     try:
-        if isinstance(value, str) and value.lstrip().startswith("-"):
-            Duration.parse(value.lstrip().removeprefix("-"))
-            return Duration.NEVER
-        return Duration.NEVER if not isinstance(value, str) and value < 0 else float(Duration.parse(value))
+        if isinstance(value, str):
+            text = value.strip()
+            is_negative = text.startswith("-") and Duration.parse(text[1:]) >= 0
+        else:
+            is_negative = value < 0
+        return Duration.NEVER if is_negative else float(Duration.parse(value))
     except ValueError as error:
         raise BadRequest(f"{name}: {error}", param=name) from error
 

@@ -19,8 +19,8 @@ PIECE_BYTES = 64 * 1024
 PACKET_BYTES = PIECE_BYTES + 4096
 """Room for any message."""
 
-DECODED_SAMPLES = 2**21
-"""A decoder tells before it writes this many more samples: 4 MiB, or 131 s of audio."""
+DECODED_SAMPLES = 2**19
+"""A decoder tells before it writes this many more samples: 1 MiB, or 33 s of audio."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
