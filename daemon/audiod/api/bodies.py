@@ -17,7 +17,8 @@ from audioproto.errors import BadRequest, UploadStalled, UploadTooLarge
 JSON_BODY_BYTES = 1024 * 1024
 """Largest body of a request that is not an upload."""
 
-_READ_BYTES = 256 * 1024
+READ_BYTES = 256 * 1024
+"""Most that is read at once."""
 
 _ASKED: web.RequestKey[bool] = web.RequestKey("asked", bool)
 """Set once the client has been asked for its body, where it waits for that."""
@@ -52,7 +53,7 @@ class Body:
         if (self._request.content_length or 0) > self._limit_bytes:
             raise self._too_large
 
-    async def read(self, count_bytes: int = _READ_BYTES) -> bytes:
+    async def read(self, count_bytes: int = READ_BYTES) -> bytes:
         """The next piece, empty at the end. Raises UploadStalled, `too_large`, and BadRequest for broken framing."""
         if self._read_bytes == 0:
             await _ask_for_it(self._request)

@@ -15,7 +15,7 @@ from aiohttp import web
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from audiod.api import transcripts
-from audiod.api.bodies import Body
+from audiod.api.bodies import READ_BYTES, Body
 from audiod.api.demand import Wishes, at_work, read_wishes, with_second_try
 from audiod.api.services import MODEL, SERVICES, STAGE
 from audiod.config import Server
@@ -66,7 +66,7 @@ async def read_form(request: web.Request, server: Server, held: Held) -> Form:
     form = Form(Upload(limit_bytes, held, request.content_length or 0))
     try:
         parser = PushMultipartParser(options.get("boundary", ""), max_segment_count=_MAX_PARTS)
-        await _read_parts(parser.parse_async(body.read), form)
+        await _read_parts(parser.parse_async(body.read, READ_BYTES), form)
         form.upload.complete()
     except MultipartError as error:
         form.upload.close()
