@@ -26,6 +26,7 @@ from audiod.config import Config
 from audiod.control import server as control_server
 from audiod.control.handlers import Control
 from audiod.footprints import FootprintBook
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.residency.machine import ModelState
@@ -74,7 +75,9 @@ class Daemon:
             max_jobs=config.media.processes,
             idle_s=float(config.media.idle),
         )
-        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, Metrics())
+        audio_memory = AudioMemory(self._plan.audio_memory_bytes)
+        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, audio_memory, Metrics())
+        self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
         manager.measuring.on_learnt = self._learnt
         media.on_failure = self.services.metrics.observe_media_failure
@@ -183,6 +186,7 @@ class Daemon:
         config = await asyncio.to_thread(self._read_config)
         new = await asyncio.to_thread(plan.make, config, self._book)
         self._plan = new
+        self.services.audio_memory.limit_bytes = new.audio_memory_bytes
         self.services.config = config
         self.services.library = new.library
         self.services.keys = new.keys

@@ -31,6 +31,14 @@ class Server(Section, frozen=True):
     port: int = 8000
     upload_limit: ByteSize = ByteSize(50 * 10**6)
     """Largest upload; beyond it 413."""
+    upload_stall: Duration = Duration(30)
+    """How long a client may stop sending in the middle of its request; beyond it 408."""
+    answer_stall: Duration = Duration(300)
+    """How long a client may take nothing of its answer, as a paused player does; then it is cut off."""
+    audio_memory: ByteSize = ByteSize(0)
+    """Memory for the audio of all requests: uploads, what is decoded of them, speech not yet sent. 0 is a share."""
+    batch_after: Duration = Duration(120)
+    """Longer recordings have the priority `batch`, unless their request says otherwise."""
     input_characters: int = 4096
     """Longest text to speak, as OpenAI's."""
     api_keys_file: str = ""
