@@ -322,6 +322,8 @@ class Daemon:
             device=config.residency.device,
             threads=entry.threads or config.residency.threads or configuration.cores(),
             concurrency=entry.concurrency,
+            max_batch=entry.max_batch,
+            max_batch_wait_s=float(entry.max_batch_wait),
             options=entry.options,
         )
         group = self._groups.model(entry.directory_name, int(entry.memory_limit)) if self._groups else None

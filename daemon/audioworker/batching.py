@@ -12,14 +12,15 @@ from typing import Generic, TypeVar
 
 from audioworker.jobs import Aborted, Job, Jobs
 
+Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Entry(Generic[Item, Result]):
+class _Entry(Generic[Key, Item, Result]):
     """One job's item, and what became of it."""
 
-    def __init__(self, key: Hashable, item: Item, job: Job | None) -> None:
+    def __init__(self, key: Key, item: Item, job: Job | None) -> None:
         self.key = key
         self.item = item
         self.job = job
@@ -33,7 +34,7 @@ class _Entry(Generic[Item, Result]):
         return self.job is None or not self.job.aborted
 
 
-class Batcher(Generic[Item, Result]):
+class Batcher(Generic[Key, Item, Result]):
     """Makes one call of `call(key, items)` out of calls `batcher(key, item)` on several threads.
 
     `call` returns a result for each item, in their order. Items share a call where their keys are equal; no more than
@@ -46,7 +47,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         jobs: Jobs,
-        call: Callable[[Hashable, Sequence[Item]], Sequence[Result]],
+        call: Callable[[Key, Sequence[Item]], Sequence[Result]],
         max_batch: int,
         max_wait_s: float,
     ) -> None:
@@ -54,20 +55,20 @@ class Batcher(Generic[Item, Result]):
         self._call = call
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
-        self._waiting: list[_Entry[Item, Result]] = []
+        self._waiting: list[_Entry[Key, Item, Result]] = []
         self._computing = False
         self._free_since = -math.inf
 
-    def __call__(self, key: Hashable, item: Item) -> Result:
+    def __call__(self, key: Key, item: Item) -> Result:
         """`item`'s result, once it is computed. Raises what `call` raises for this item, and Aborted."""
-        entry: _Entry[Item, Result] = _Entry(key, item, self._jobs.mine)
+        entry: _Entry[Key, Item, Result] = _Entry(key, item, self._jobs.mine)
         if batch := self._join(entry):
             self._compute(batch)
         if entry.error is not None:
             raise entry.error
         return entry.results[0]
 
-    def _join(self, entry: _Entry[Item, Result]) -> list[_Entry[Item, Result]]:
+    def _join(self, entry: _Entry[Key, Item, Result]) -> list[_Entry[Key, Item, Result]]:
         """Wait until the entry is computed, or for a batch with it that this thread is to compute."""
         changed = self._jobs.changed
         with changed:
@@ -88,7 +89,7 @@ class Batcher(Generic[Item, Result]):
                     self._waiting.remove(entry)
         return []
 
-    def _next(self) -> tuple[list[_Entry[Item, Result]], float | None]:
+    def _next(self) -> tuple[list[_Entry[Key, Item, Result]], float | None]:
         """The batch that is due and has waited longest, empty if none is; and seconds until one is, None if one is."""
         wanted = [entry for entry in self._waiting if entry.wanted]
         all_wait = len(self._waiting) >= self._jobs.at_work
@@ -102,7 +103,7 @@ class Batcher(Generic[Item, Result]):
             left_s = rest_s if left_s is None else min(left_s, rest_s)
         return [], left_s
 
-    def _compute(self, batch: list[_Entry[Item, Result]]) -> None:
+    def _compute(self, batch: list[_Entry[Key, Item, Result]]) -> None:
         try:
             self._attempt(batch)
         except BaseException as error:
@@ -117,7 +118,7 @@ class Batcher(Generic[Item, Result]):
                     entry.done = True
                 self._jobs.changed.notify_all()
 
-    def _attempt(self, batch: list[_Entry[Item, Result]]) -> None:
+    def _attempt(self, batch: list[_Entry[Key, Item, Result]]) -> None:
         """Compute together; where that fails, each alone, so that one bad item does not fail its neighbours."""
         try:
             results = self._call(batch[0].key, [entry.item for entry in batch])

@@ -50,7 +50,10 @@ _CHUNK_SAMPLES = 12_000
 
 
 def serve(sock: socket.socket, engine: Engine) -> int:
-    """Load (and prepare, where the zygote could not), then serve until the daemon closes the channel. Returns the process's exit status."""
+    """Load, and before that prepare where the zygote could not; then serve until the daemon closes the channel.
+
+    Returns the process's exit status.
+    """
     channel: Channel[ToWorker] = Channel(sock, ToWorker)  # type: ignore[arg-type]
     engine.on_progress = lambda message: channel.send(Progress(message))
     started = time.monotonic()

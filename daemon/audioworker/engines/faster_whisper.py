@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -197,16 +198,26 @@ class _Window:
         self.encoded: npt.NDArray[Any] | None = None
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What windows must have in common to share a call of CTranslate2's `method`."""
+
+    method: str
+    options: tuple[tuple[str, Any], ...] = ()
+    prompt_tokens: int = 0
+    start_sequence: tuple[int, ...] = ()
+
+
 class _SharedModel(_Model):
     """The same, with jobs that wait together computed in one call.
 
     Equal to the single calls, bit for bit on the CPU. A window is encoded in the call that first needs it, so that jobs
-    meet once a window. Prompts of one call must be of one length.
+    meet once a window. CTranslate2 wants prompts of one length in a call, and for `align` one language.
     """
 
     def __init__(self, model: ctranslate2.models.Whisper, jobs: Jobs, spec: EngineSpec) -> None:
         super().__init__(model, jobs, spec)
-        self._batcher: Batcher[tuple[_Window, Any], Any] = Batcher(
+        self._batcher: Batcher[_Call, tuple[_Window, Any], Any] = Batcher(
             jobs, self._compute, spec.max_batch, spec.max_batch_wait_s
         )
 
@@ -215,33 +226,34 @@ class _SharedModel(_Model):
         return _Window(features)
 
     def generate(self, window: _Window, prompts: list[list[int]], **options: Any) -> list[Any]:
-        return [self._batcher(("generate", len(prompts[0]), *options.items()), (window, prompts[0]))]
+        (prompt,) = prompts
+        call = _Call("generate", tuple(options.items()), prompt_tokens=len(prompt))
+        return [self._batcher(call, (window, prompt))]
 
     def align(
-        self,
-        window: _Window,
-        start_sequence: Sequence[int],
-        text_tokens: list[list[int]],
-        num_frames: int,
-        **options: Any,
+        self, window: _Window, start_sequence: list[int], tokens: list[list[int]], num_frames: int, **options: Any
     ) -> list[Any]:
-        key = ("align", tuple(start_sequence), *options.items())
-        return [self._batcher(key, (window, (text_tokens[0], num_frames)))]
+        (of_window,) = tokens
+        call = _Call("align", tuple(options.items()), start_sequence=tuple(start_sequence))
+        return [self._batcher(call, (window, (of_window, num_frames)))]
 
     def detect_language(self, window: _Window) -> list[Any]:
-        return [self._batcher(("detect_language",), (window, None))]
+        return [self._batcher(_Call("detect_language"), (window, None))]
 
-    def _compute(self, key: Hashable, items: Sequence[tuple[_Window, Any]]) -> Sequence[Any]:
+    def _compute(self, call: _Call, items: Sequence[tuple[_Window, Any]]) -> list[Any]:
         encoded = self._encoded([window for window, _ in items])
-        of_items = [of_item for _, of_item in items]
-        match key:
-            case ("generate", _, *options):
-                return self._model.generate(encoded, of_items, **dict(options))
-            case ("align", start_sequence, *options):
-                tokens, frames = zip(*of_items, strict=True)
-                return self._model.align(encoded, list(start_sequence), list(tokens), list(frames), **dict(options))
+        of_windows = [of_window for _, of_window in items]
+        made: list[Any]
+        match call.method:
+            case "generate":
+                made = self._model.generate(encoded, of_windows, **dict(call.options))
+            case "align":
+                tokens, frames = zip(*of_windows, strict=True)
+                start = list(call.start_sequence)
+                made = self._model.align(encoded, start, list(tokens), list(frames), **dict(call.options))
             case _:
-                return self._model.detect_language(encoded)
+                made = self._model.detect_language(encoded)
+        return made
 
     def _encoded(self, windows: Sequence[_Window]) -> ctranslate2.StorageView:
         from ctranslate2 import DataType, StorageView
@@ -256,7 +268,7 @@ class _SharedModel(_Model):
                 encoded = encoded.to(DataType.float32)
             for window, made in zip(group, np.array(encoded), strict=True):
                 window.encoded = made
-        return StorageView.from_array(np.stack([window.encoded for window in windows]))
+        return StorageView.from_array(np.array([window.encoded for window in windows]))
 
 
 def _stretches(audio: Audio) -> Iterator[tuple[int, Speech]]:
