@@ -59,6 +59,11 @@ class Batcher(Generic[Key, Item, Result]):
         self._computing = False
         self._free_since = -math.inf
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a call, or for more to join theirs."""
+        return len(self._waiting)
+
     def __call__(self, key: Key, item: Item) -> Result:
         """`item`'s result, once it is computed. Raises what `call` raises for this item, and Aborted."""
         entry: _Entry[Key, Item, Result] = _Entry(key, item, self._jobs.mine)
