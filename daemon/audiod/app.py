@@ -33,6 +33,7 @@ from audiod.models import catalogue, install
 from audiod.models.catalogue import ModelEntry
 from audiod.models.library import Library
 from audiod.residency.events import Limits, Profile
+from audiod.residency.footprint import Footprint
 from audiod.residency.manager import ResidencyManager
 from audiod.runtimes import build
 from audiod.supervisor import memory
@@ -57,7 +58,7 @@ def limits(config: Config) -> Limits:
     total_bytes, _ = memory.host_memory_bytes()
     residency = config.residency
     return Limits(
-        device_bytes=int(residency.budget) or total_bytes // 2,
+        devices={residency.device: int(residency.budget) or total_bytes // 2},
         host_bytes=int(residency.park_budget) or total_bytes // 4,
         queue_requests=residency.queue_requests,
         max_switch_wait_s=float(residency.max_switch_wait),
@@ -68,8 +69,8 @@ def profile(entry: ModelEntry, config: Config) -> Profile:
     residency = config.residency
     return Profile(
         model=entry.id,
-        ready_bytes=int(entry.ready_bytes),
-        parked_bytes=int(entry.parked_bytes),
+        footprint=Footprint(int(entry.ready_bytes), int(entry.parked_bytes)),
+        device=residency.device,
         keep_alive_s=float(residency.keep_alive if entry.keep_alive is None else entry.keep_alive),
         park_keep_alive_s=float(residency.park_keep_alive if entry.park_keep_alive is None else entry.park_keep_alive),
         pinned=entry.pinned,

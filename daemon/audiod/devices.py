@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 
 from audiod.config import Config
-from audiod.residency import budget
-from audiod.residency.events import Resource
 from audiod.residency.scheduler import Scheduler
 from audiod.supervisor import memory
 from audioproto.control import Memory
@@ -24,7 +22,7 @@ async def ledger(config: Config, scheduler: Scheduler) -> list[Memory]:
             name="host memory",
             total_bytes=total_bytes,
             available_bytes=available_bytes,
-            budget_bytes=scheduler.limits.device_bytes,
-            reserved_bytes=budget.reserved(scheduler.models.values(), Resource.DEVICE),
+            budget_bytes=scheduler.limits.devices.get(config.residency.device, 0),
+            reserved_bytes=scheduler.placement.reserved(config.residency.device),
         )
     ]

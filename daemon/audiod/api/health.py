@@ -105,7 +105,7 @@ async def health(request: web.Request) -> web.Response:
 def _models(services: Services) -> dict[str, Model]:
     library, states = services.library, services.manager.scheduler.models
     return {
-        entry.id: Model(entry.task, state.state, not library.missing(entry), len(state.leases), len(state.waiters))
+        entry.id: Model(entry.task, state.state, not library.missing(entry), len(state.leases), len(state.queue))
         for entry in library.entries.values()
         if (state := states.get(entry.id)) is not None
     }

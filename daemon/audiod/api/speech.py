@@ -15,6 +15,7 @@ from aiohttp import web
 
 from audiod.api.services import BEGUN, MODEL, SERVICES, STARTED
 from audiod.media.formats import SpeechFormat
+from audiod.residency.events import Demand
 from audioproto.errors import BadRequest, UnspeakableText, WorkerDied
 from audioproto.worker import AudioChunk, AudioStart, Done, Synthesize
 
@@ -86,7 +87,9 @@ async def _speak(request: web.Request, model: str, work: Synthesize, audio_forma
     services = request.app[SERVICES]
     response = web.StreamResponse(headers={"Content-Type": audio_format.content_type})
     async with AsyncExitStack() as stack:
-        worker = await stack.enter_async_context(services.manager.lease(model, services.config.residency.queue_timeout))
+        worker = await stack.enter_async_context(
+            services.manager.lease(model, services.config.residency.queue_timeout, Demand())
+        )
         job = await stack.enter_async_context(worker.run(work))
         encoder = None
         rate = spoken_bytes = 0

@@ -17,6 +17,7 @@ from audiod.api import transcripts
 from audiod.api.services import MODEL, SERVICES
 from audiod.media.pool import Pcm
 from audiod.media.upload import Upload
+from audiod.residency.events import Demand
 from audioproto.errors import BadRequest, WorkerDied
 from audioproto.worker import Done, Segment, Transcribe
 
@@ -148,7 +149,7 @@ async def _recognise(request: web.Request, model: str, work: Transcribe, pcm: Pc
     services = request.app[SERVICES]
     segments: list[Segment] = []
     language = ""
-    lease = services.manager.lease(model, services.config.residency.queue_timeout)
+    lease = services.manager.lease(model, services.config.residency.queue_timeout, Demand())
     async with lease as worker, worker.run(work, pcm.fd) as job:
         async for message in job:
             if isinstance(message, Segment):

@@ -50,6 +50,7 @@ class Resident:
 
     state: Residency
     reason: str
+    device: str
     ready_bytes: int
     parked_bytes: int
 
@@ -157,13 +158,14 @@ def memory(patient: Patient) -> Iterator[Finding]:
     total_bytes, available_bytes = host_memory_bytes()
     limits = patient.limits
     reload = f"set residency.budget in {patient.config.file or 'audiod.toml'}, then audioctl reload"
-    promised_bytes = max(0, limits.device_bytes - patient.reserved_bytes)
+    device_bytes = limits.devices.get("cpu", 0)
+    promised_bytes = max(0, device_bytes - patient.reserved_bytes)
     found = (
         f"{ByteSize(available_bytes)} of {ByteSize(total_bytes)} free; models may take {ByteSize(promised_bytes)} more"
     )
     allowed_bytes = memory_limit_bytes()
-    if allowed_bytes is not None and limits.device_bytes + limits.host_bytes > allowed_bytes:
-        wanted = f"{ByteSize(limits.device_bytes)} for loaded and {ByteSize(limits.host_bytes)} for parked models"
+    if allowed_bytes is not None and device_bytes + limits.host_bytes > allowed_bytes:
+        wanted = f"{ByteSize(device_bytes)} for loaded and {ByteSize(limits.host_bytes)} for parked models"
         found = f"the budgets are {wanted}, but the control group may have {ByteSize(allowed_bytes)} in all"
         yield Finding("memory", FAIL, found, reload)
     elif promised_bytes > available_bytes:
@@ -316,7 +318,7 @@ def _directories(config: Config) -> Iterable[Path]:
 
 def _too_large(resident: Resident, limits: Limits) -> str:
     for needs, budget, key in (
-        (resident.ready_bytes, limits.device_bytes, "residency.budget"),
+        (resident.ready_bytes, limits.devices.get(resident.device, 0), "residency.budget"),
         (resident.parked_bytes, limits.host_bytes, "residency.park_budget"),
     ):
         if needs > budget:

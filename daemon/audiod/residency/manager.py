@@ -13,13 +13,15 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from audiod.residency.events import (
     Announce,
     Cancelled,
+    Demand,
+    DeviceMeasured,
     DrainAsked,
     DrainEnded,
     Event,
@@ -30,12 +32,16 @@ from audiod.residency.events import (
     Limits,
     LoadAsked,
     LoadFailed,
+    MeasureDevice,
     ParkAsked,
+    Pause,
     Profile,
     Reconfigured,
     Reject,
     Released,
+    Report,
     Requested,
+    Resume,
     StartFailed,
     StartZygote,
     StopWorker,
@@ -51,12 +57,13 @@ from audiod.residency.events import (
 )
 from audiod.residency.scheduler import Scheduler
 from audiod.supervisor import memory
-from audiod.supervisor.worker import Ending, Worker
+from audiod.supervisor.worker import Ending, Job, Worker
 from audiod.supervisor.zygote import Launch, Zygote
 from audiod.tasks import Tasks
 from audioproto.control import Event as Happening
-from audioproto.errors import AudiodError
+from audioproto.errors import AudiodError, OutOfMemory
 from audioproto.types import Death, Residency
+from audioproto.worker import Synthesize, Transcribe
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +73,17 @@ EVENTS_KEPT = 256
 
 _OVERDUE_S = 10.0
 """A timer so late was lost; a busy event loop is late by milliseconds."""
+
+
+class Lease:
+    """The right to use a model's ready worker for one request."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def run(self, work: Transcribe | Synthesize, descriptor: int | None = None) -> AbstractAsyncContextManager[Job]:
+        """Send the work and yield its messages, as Worker.run does. Once."""
+        return self.worker.run(work, descriptor)
 
 
 @dataclass(slots=True)
@@ -121,14 +139,14 @@ class ResidencyManager:
     # --- what others call -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, model: str, timeout_s: float) -> AsyncIterator[Worker]:
+    async def lease(self, model: str, timeout_s: float, demand: Demand) -> AsyncIterator[Lease]:
         """The right to use `model`'s ready worker while inside, waiting for it for at most `timeout_s`.
 
-        Raises ModelNotFound, ModelTooLarge, QueueFull, QueueTimeout, Draining, ModelFailed.
+        Raises ModelNotFound, ModelTooLarge, OutOfMemory, QueueFull, QueueTimeout, Draining, ModelFailed.
         """
         request = next(self._numbers)
         granted = self._grants[request] = asyncio.get_running_loop().create_future()
-        self._feed(Requested(request, model, self._now() + timeout_s))
+        self._feed(Requested(request, model, self._now() + timeout_s, demand))
         try:
             worker = await granted
         except BaseException:
@@ -138,14 +156,17 @@ class ResidencyManager:
             self._feed(Released(request, abandoned=True))
             raise
         del self._grants[request]
-        abandoned = False
+        abandoned = out_of_memory = False
         try:
-            yield worker
+            yield Lease(worker)
         except (asyncio.CancelledError, ConnectionError):  # how it shows that the client has left
             abandoned = True
             raise
+        except OutOfMemory:
+            out_of_memory = True
+            raise
         finally:
-            self._feed(Released(request, abandoned))
+            self._feed(Released(request, abandoned, out_of_memory))
 
     async def load(self, model: str) -> None:
         """Bring `model` to ready; returns when it is. Raises what stopped it."""
@@ -245,8 +266,15 @@ class ResidencyManager:
                         done.set_result(None)
                     else:
                         done.set_exception(error)
+            case MeasureDevice(device):
+                asyncio.get_running_loop().call_soon(self._feed, DeviceMeasured(device, 0, 0))
+            case Pause() | Resume():
+                pass
             case Announce():
                 self._announce(instruction)
+            case Report(kind, message, model):
+                logger.warning("%s", message, extra={"model": model})
+                self.publish(kind, message, model)
 
     def _announce(self, announce: Announce) -> None:
         level = logging.ERROR if announce.state is Residency.FAILED else logging.INFO

@@ -24,7 +24,7 @@ OPEN_DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.1
 
 @pytest.fixture
 async def patient() -> Patient:
-    return Patient(Config(), {}, Limits(2**30, 2**30), {}, 0, Config, MediaPool())
+    return Patient(Config(), {}, Limits({"cpu": 2**30}, 2**30), {}, 0, Config, MediaPool())
 
 
 async def told(*planned: Check) -> list[Finding]:
