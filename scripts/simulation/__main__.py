@@ -100,7 +100,7 @@ def _simulate(given: argparse.Namespace) -> tuple[Document, dict[str, Sum], Scen
         raise BadRequest("there must be a host", hint="scripts/simulate --help")
     simulated = scenario.load(given.scenario, _changes(given))
     if given.trace in (None, *KINDS):
-        kind = simulated.traffic.kind
+        kind: str = simulated.traffic.kind
         arrivals = traces.generate(simulated, given.seed)
     elif given.hosts > 1:
         raise BadRequest("a record is of one host")

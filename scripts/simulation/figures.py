@@ -52,7 +52,7 @@ class Figures(msgspec.Struct, frozen=True):
     """Of the time, in which requests were at work; above 1 where several were at once."""
     events: int
     events_per_s: float
-    """That the policy handles, in real time; the simulation around it is not counted."""
+    """That the policy handles in a second of processor time; the simulation around it is not counted."""
 
 
 @dataclass

@@ -168,10 +168,11 @@ def daemon_scheduler(scenario: Scenario) -> Policy:
 
 OURS = "audiod"
 FIFO = "fifo"
+AFFINITY = "affinity"
 
 POLICIES: dict[str, Callable[[Scenario], Policy]] = {
     OURS: daemon_scheduler,
     FIFO: FifoSwitching,
-    "affinity": GreedyAffinity,
+    AFFINITY: GreedyAffinity,
 }
 """By the name that the table has for them."""

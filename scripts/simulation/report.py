@@ -5,7 +5,7 @@ Judges by the figures alone; runs nothing but the bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,10 @@ LOAD = (
     "seconds of work that requests ask for in a second of time, at the times that the scenario gives for serving them; "
     "loading and parking are not counted"
 )
+
+
+_FEW_KINDS = 2
+"""So many kinds of request need no table of their own."""
 
 
 class Best(msgspec.Struct, frozen=True):
@@ -118,6 +122,7 @@ def at_wait(scenario: Scenario, ours: Sum, fifo: Sum, given: Problem | None) -> 
 def notes(scenario: Scenario, load: float, bound_s: float, found: Best | None) -> Iterator[str]:
     """What is possible at all, so that the policy can be judged fairly."""
     yield f"Load is {LOAD}."
+    yield "fifo and affinity never park an idle model, and no zygote of theirs is ever stopped for want of host memory."
     if found is None:
         return
     models = scenario.models.values()
@@ -125,9 +130,9 @@ def notes(scenario: Scenario, load: float, bound_s: float, found: Best | None) -
     if load < 1:
         cycle_s = switches_s / (1 - load)
         yield (
-            f"At load {load:g} the {1 - load:.0%} of time that work leaves must hold two switches a cycle, {switches_s:g} s:"
-            f" a cycle that keeps up lasts {cycle_s:.1f} s at least on average, in which each model is away for "
-            f"{(cycle_s + switches_s) / 2:.1f} s on average over both. Who asks as a model leaves waits so long."
+            f"At load {load:.2f} the {1 - load:.0%} of the time that work leaves must hold two switches a cycle, "
+            f"{switches_s:g} s: a cycle that keeps up lasts at least {cycle_s:.0f} s on average, and a model is away "
+            f"for {(cycle_s + switches_s) / 2:.0f} s of it. Who asks just as it leaves waits so long."
         )
     yield (
         f"With the trace known beforehand the longest wait is still {found.wait_max_s:g} s, and one request in twenty "
@@ -142,7 +147,7 @@ def page(document: Document) -> Iterator[str]:
     """The lines of the table and what is said about it."""
     figures = document.policies[OURS]
     yield (
-        f"{document.scenario}: {document.traffic}, load {document.load:g}, {figures.requests} requests in "
+        f"{document.scenario}: {document.traffic}, load {document.load:.2f}, {figures.requests} requests in "
         f"{Duration(round(document.measured_s))} on {document.hosts} host{'s' if document.hosts > 1 else ''}, "
         f"max_switch_wait {Duration(document.max_switch_wait_s)}, seed {document.seed}"
     )
@@ -160,7 +165,7 @@ def page(document: Document) -> Iterator[str]:
         "working",
         "refused",
     )
-    rows = [titles]
+    rows: list[tuple[str, ...]] = [titles]
     fifo = document.policies.get(FIFO)
     for name, found in document.policies.items():
         wait = found.wait
@@ -179,17 +184,16 @@ def page(document: Document) -> Iterator[str]:
         yield from _columns(list(_sweep(document.by_max_switch_wait)))
         yield ""
     yield (
-        f"bound {document.bound_s:g} s (max_switch_wait + {document.service_s:g} s): p95 {_kept(document.p95_within_bound)},"
-        f" max {_kept(document.max_within_bound)}; "
+        f"bound {document.bound_s:g} s (max_switch_wait + {document.service_s:.3g} s): "
+        f"p95 {_kept(document.p95_within_bound)}, max {_kept(document.max_within_bound)}; "
         + ("everybody was served" if document.nobody_starved else f"refused: {_refused(figures)}")
     )
-    for name, found in document.policies.items():
-        if len(found.waits) > 2:
-            yield from (f"{name}: {kind}: {waits.served} served, wait p50 {_seconds(waits.p50_s)}, "
-                        f"p95 {_seconds(waits.p95_s)}, max {_seconds(waits.max_s)}"
-                        for kind, waits in found.waits.items())  # fmt: skip
+    if len(figures.waits) > _FEW_KINDS:
+        yield ""
+        yield from _columns(list(_kinds(document.policies)))
+    yield ""
     yield from document.notes
-    yield f"The scheduler handled {figures.events} events, {figures.events_per_s} a second."
+    yield f"The scheduler handled {figures.events} events, {figures.events_per_s} in a second of processor time."
 
 
 def _sweep(rows: Sequence[AtWait]) -> Iterator[tuple[str, ...]]:
@@ -201,6 +205,17 @@ def _sweep(rows: Sequence[AtWait]) -> Iterator[tuple[str, ...]]:
             *map(_seconds, (row.wait_p50_s, row.wait_p95_s, row.wait_max_s)), f"{row.switches_per_100:.1f}",
             _seconds(row.bound_s), f"{row.within_bound_share:.1%}", possible,
         )  # fmt: skip
+
+
+def _kinds(policies: Mapping[str, Figures]) -> Iterator[tuple[str, ...]]:
+    """The waits of each kind of request, where there are several."""
+    yield ("wait p50, p95, max", *policies)
+    for kind in sorted({kind for found in policies.values() for kind in found.waits}):
+        waits = (found.waits.get(kind) for found in policies.values())
+        yield (
+            kind,
+            *("" if one is None else " ".join(map(_seconds, (one.p50_s, one.p95_s, one.max_s))) for one in waits),
+        )
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -118,7 +118,7 @@ class Traffic(Section, frozen=True):
     """What is asked, and when.
 
     `alternating`: one request for each model in turn, equally spaced. `poisson`: models ask independently. `bursts`:
-    so do models, `burst` requests at a time within `burst_within`. `day`: Poisson with the rate following `hours`.
+    so do models, `burst` requests at a time within `burst_within`. `day`: Poisson with the rate following `hours`, from some time of the day on.
     """
 
     kind: Literal["alternating", "poisson", "bursts", "day"] = "poisson"

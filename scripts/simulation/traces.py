@@ -86,10 +86,11 @@ def _day(scenario: Scenario, seed: str) -> Iterator[Arrival]:
     traffic = scenario.traffic
     hours, peak = traffic.hours, max(traffic.hours)
     mean = sum(hours) / len(hours)
+    begin_s = Random(seed).uniform(0, DAY_S)
     for name, model, random, rate in _streams(scenario, seed):
         # Thinning (Lewis and Shedler 1979): as many as at the peak, of which the hour's share is kept.
         for at in _times(random, rate * peak / mean, traffic.duration):
-            if random.random() * peak < hours[int(at % DAY_S / DAY_S * len(hours))]:
+            if random.random() * peak < hours[int((begin_s + at) % DAY_S / DAY_S * len(hours))]:
                 yield _arrival(random, at, name, model)
 
 
@@ -149,7 +150,7 @@ def read(lines: Iterable[str], scenario: Scenario) -> list[Arrival]:
 
 
 def _of_journal(line: _JournalLine) -> Arrival | None:
-    """When the request of a log line came, by Unix time: it is logged at its end. None where it never asked for a model.
+    """When the request of a log line came, by Unix time: it is logged at its end. None where it asked for no model.
 
     Its size is not in the log, so that what it takes is the scenario's matter.
     """
