@@ -14,10 +14,17 @@ from dataclasses import dataclass
 from simulation.scenario import Scenario
 from simulation.traces import Arrival, service_s
 
-_TOLERANCE_S = 0.01
+_TOLERANCE_S = 0.05
 """To which waits are found by bisection."""
 
+_STATES = 60_000
+"""More are not looked at: about a second."""
+
 _ROUNDING_S = 1e-9
+
+
+class TooHard(Exception):
+    """So many requests wait together that the best schedule would take long to find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +69,13 @@ def problem(scenario: Scenario, arrivals: Sequence[Arrival]) -> Problem | None:
 def most_served(given: Problem, wait_s: float, misses: int | None = None) -> int:
     """The most requests that can begin within `wait_s` of their arrival. With `misses`, -1 where more are missed.
 
-    Exact for the relaxation. Of equally long requests of a model the earliest that is still in time is served first, as
-    swapping two shows; so a state is how many of each are past, who is resident, and when it is free. States are gone
-    through in order of time, and of two that differ in time alone, or in what was served by then, the better stays.
+    Raises TooHard. Exact for the relaxation. Of equally long requests of a model the earliest that is still in time is
+    served first, as swapping two shows; so a state is how many of each are past, who is resident, and when it is free.
+    States are gone through in order of time, and of two that differ in time alone, or in what was served by then, the
+    better stays.
     """
     fewest = 0 if misses is None else given.requests - misses
-    best = 0
+    best = states = 0
     heap = [(-math.inf, 0, (0, 0), 0), (-math.inf, 0, (0, 0), 1)]  # free at, minus served, how many past, resident
     most: dict[tuple[tuple[int, int], int], int] = {}
     while heap:
@@ -75,6 +83,9 @@ def most_served(given: Problem, wait_s: float, misses: int | None = None) -> int
         if most.get((past, resident), -1) >= -lost:
             continue
         most[past, resident] = -lost
+        states += 1
+        if states > _STATES:
+            raise TooHard
         best = max(best, -lost)
         for which in (0, 1):
             index = past[which]
@@ -101,7 +112,10 @@ def _in_time(given: Problem, past: tuple[int, int], resident: int, now: float, w
 
 
 def least_wait_s(given: Problem, share: float) -> float:
-    """The least wait within which some schedule begins that share of the requests: no percentile can be below it."""
+    """The least wait within which some schedule begins that share of the requests: no percentile can be below it.
+
+    Raises TooHard.
+    """
     misses = math.floor((1 - share) * given.requests + 1e-9)
     low, high = 0.0, 1.0
     while most_served(given, high, misses) < 0:

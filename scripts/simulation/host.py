@@ -186,7 +186,8 @@ class Host:
 
     def _request(self, arrival: Arrival) -> Request:
         service_s = traces.service_s(self.scenario, arrival)
-        return Request(arrival, service_s, min(service_s, self.scenario.models[arrival.model].segment or service_s))
+        segment_s = float(self.scenario.models[arrival.model].segment)
+        return Request(arrival, service_s, min(service_s, segment_s or service_s))
 
     # --- moves ------------------------------------------------------------------------------------------------------
 

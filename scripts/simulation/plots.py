@@ -81,9 +81,8 @@ def _waits(document: Document, totals: Mapping[str, Sum]) -> Figure:
     axes.axvline(
         document.bound_s, color="gray", linestyle="--", label=f"max_switch_wait + service, {document.bound_s:g} s"
     )
-    if document.best is not None:
-        best = document.best.wait_max_s
-        axes.axvline(best, color="black", linestyle=":", label=f"longest wait of the best schedule, {best:g} s")
+    if document.best is not None and (best_s := document.best.wait_max_s) is not None:
+        axes.axvline(best_s, color="black", linestyle=":", label=f"longest wait of the best schedule, {best_s:g} s")
     axes.set_xscale("symlog", linthresh=10)
     axes.set_ylim(0, 1.02)
     _finish(axes)
@@ -101,7 +100,7 @@ def _max_switch_wait(document: Document) -> Figure:
     ):
         axes.plot(limits, waits, "o-", label=label)
     axes.plot(limits, [row.bound_s for row in rows], "--", color="gray", label="max_switch_wait + service")
-    if document.best is not None:
+    if document.best is not None and document.best.wait_max_s is not None:
         axes.axhline(document.best.wait_max_s, color="black", linestyle=":", label="longest wait of the best schedule")
     axes.set_ylim(0, 1.5 * max(row.bound_s for row in rows))
     _finish(axes)

@@ -11,7 +11,7 @@ import msgspec
 
 from audiod.units import Duration
 from simulation import bound
-from simulation.bound import Problem
+from simulation.bound import Problem, TooHard
 from simulation.figures import Figures, Sum
 from simulation.policies import FIFO, OURS
 from simulation.scenario import Scenario
@@ -32,11 +32,11 @@ class Best(msgspec.Struct, frozen=True):
     Waits are of all requests that were measured: a policy that refuses some is not bound by them.
     """
 
-    wait_max_s: float
-    """Some request waits at least so long, where all are served."""
-    wait_p95_s: float
+    wait_max_s: float | None
+    """Some request waits at least so long, where all are served. None here and below: too hard to find out."""
+    wait_p95_s: float | None
     """One request in twenty waits at least so long."""
-    within_bound_share: float
+    within_bound_share: float | None
     """No more than this share of the requests could begin within `bound_s`."""
 
 
@@ -91,8 +91,21 @@ class Document(msgspec.Struct, frozen=True):
 def best(given: Problem | None, bound_s: float) -> Best | None:
     if given is None:
         return None
-    share = bound.most_served(given, bound_s) / given.requests
-    return Best(round(bound.least_wait_s(given, 1.0), 2), round(bound.least_wait_s(given, 0.95), 2), round(share, 4))
+    return Best(_least_wait_s(given, 1.0), _least_wait_s(given, 0.95), _share_within(given, bound_s))
+
+
+def _least_wait_s(given: Problem, share: float) -> float | None:
+    try:
+        return round(bound.least_wait_s(given, share), 2)
+    except TooHard:
+        return None
+
+
+def _share_within(given: Problem | None, wait_s: float) -> float | None:
+    try:
+        return round(bound.most_served(given, wait_s) / given.requests, 4) if given else None
+    except TooHard:
+        return None
 
 
 def ratio(ours: Figures, fifo: Figures) -> float:
@@ -115,7 +128,7 @@ def at_wait(scenario: Scenario, ours: Sum, fifo: Sum, given: Problem | None) -> 
         max_within_bound=wait.max_s <= bound_s,
         nobody_starved=figures.served == figures.requests,
         within_bound_share=round(sum(taken <= bound_s for taken in ours.all_waits_s) / max(1, ours.requests), 4),
-        best_within_bound_share=round(bound.most_served(given, bound_s) / given.requests, 4) if given else None,
+        best_within_bound_share=_share_within(given, bound_s),
     )
 
 
@@ -134,10 +147,12 @@ def notes(scenario: Scenario, load: float, bound_s: float, found: Best | None) -
             f"{switches_s:g} s: a cycle that keeps up lasts at least {cycle_s:.0f} s on average, and a model is away "
             f"for {(cycle_s + switches_s) / 2:.0f} s of it. Who asks just as it leaves waits so long."
         )
-    yield (
-        f"With the trace known beforehand the longest wait is still {found.wait_max_s:g} s, and one request in twenty "
-        f"waits {found.wait_p95_s:g} s; within {bound_s:g} s at most {found.within_bound_share:.1%} could be served."
-    )
+    if found.wait_max_s is not None:
+        yield f"With the trace known beforehand the longest wait would still be {found.wait_max_s:g} s."
+    if found.wait_p95_s is not None:
+        yield f"With it known, one request in twenty would still wait {found.wait_p95_s:g} s."
+    if found.within_bound_share is not None:
+        yield f"With it known, {found.within_bound_share:.1%} could be served within {bound_s:g} s, and no more."
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
@@ -176,7 +191,7 @@ def page(document: Document) -> Iterator[str]:
              f"{found.working_share:.0%}", str(found.requests - found.served))
         )  # fmt: skip
     if document.best is not None:
-        rows.append(("at best", "", "", "", _seconds(document.best.wait_p95_s), _seconds(document.best.wait_max_s),
+        rows.append(("at best", "", "", "", _possible(document.best.wait_p95_s), _possible(document.best.wait_max_s),
                      *[""] * 5))  # fmt: skip
     yield from _columns(rows)
     yield ""
@@ -228,6 +243,10 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 def _seconds(value: float) -> str:
     return f"{value:.1f}s" if value < 1000 else f"{value:.0f}s"
+
+
+def _possible(value: float | None) -> str:
+    return "?" if value is None else _seconds(value)
 
 
 def _kept(kept: bool) -> str:

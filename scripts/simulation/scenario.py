@@ -117,8 +117,9 @@ class Bounds(Section, frozen=True):
 class Traffic(Section, frozen=True):
     """What is asked, and when.
 
-    `alternating`: one request for each model in turn, equally spaced. `poisson`: models ask independently. `bursts`:
-    so do models, `burst` requests at a time within `burst_within`. `day`: Poisson with the rate following `hours`, from some time of the day on.
+    `alternating`: one request for each model in turn, equally spaced. `poisson`: models ask independently. `bursts`: so
+    do they, `burst` requests at a time within `burst_within`. `day`: as `poisson`, from some time of the day on, with
+    the rate following `hours`.
     """
 
     kind: Literal["alternating", "poisson", "bursts", "day"] = "poisson"
