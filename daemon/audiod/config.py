@@ -15,7 +15,7 @@ import msgspec
 
 from audiod import units
 from audiod.models.install import Places
-from audiod.units import ByteSize, Duration
+from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.control import DEFAULT_SOCKET
 from audioproto.errors import ConfigInvalid
 
@@ -59,9 +59,14 @@ class Storage(Section, frozen=True):
 class Residency(Section, frozen=True):
     """[residency]: who is in memory, and for how long."""
 
-    device: Literal["cpu"] = "cpu"
+    device: DeviceName = "cpu"
+    """Where models are loaded that do not say; `auto` is the first GPU, or the CPU where there is none."""
     budget: ByteSize = ByteSize(0)
-    """Memory for loaded models; 0 is half of the host's."""
+    """Host memory for models loaded to the CPU; 0 is half of the host's."""
+    vram_budget: ByteSize = ByteSize(0)
+    """Memory of each GPU for loaded models; 0 is all of it."""
+    vram_reserve: ByteSize = ByteSize(256 * 2**20)
+    """Memory of each GPU that always stays free, as far as other programs leave it."""
     park_budget: ByteSize = ByteSize(0)
     """Host memory for parked models; 0 is a quarter of the host's."""
     keep_alive: Duration = Duration(300)

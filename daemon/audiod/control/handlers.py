@@ -195,7 +195,7 @@ class Control:
             config=services.config.file,
             draining=scheduler.draining,
             queue=scheduler.queue_length,
-            memory=await devices.ledger(services.config, scheduler),
+            memory=await devices.ledger(scheduler),
             # One that a reload took out of the catalogue is on its way out.
             models=[self._model_status(state, now) for state in scheduler.models.values() if not state.removed],
             readiness=readiness.status,

@@ -49,8 +49,9 @@ class Admission:
             if self._start(state) if absent else self._load(state):
                 self._step.touched[state.model] = None
                 return True
-            if self.needs_room(state):  # unless it was found never to fit, and given up
-                full.add(resource)
+            if not self.needs_room(state):  # it was found never to fit, and given up: others may go in its place
+                return True
+            full.add(resource)
         return False
 
     def needs_room(self, state: ModelState) -> bool:
@@ -75,11 +76,17 @@ class Admission:
         if event.total_bytes:
             self._placement.measured[event.device] = Measured(event.total_bytes, event.others_bytes)
 
-    def relieve(self) -> None:
-        """Where more is held than may be, because models have grown or other programs have, send idle models away."""
+    def relieve(self) -> bool:
+        """Where more is held than may be, because models have grown or other programs have, send idle models away.
+
+        True where that is not enough, and is to be tried again when others are idle.
+        """
+        over = False
         for device in self._placement.limits.devices:
             for state in self._placement.excess(device):
                 self._step.leave_device(state, S.PARKED, "more is held than may be", Cause.PRESSURE)
+            over |= self._placement.over(device) > 0
+        return over
 
     def make_way(self, wanting: ModelState) -> None:
         """Memory ran out where it should have sufficed: send all idle models away before `wanting` goes on."""

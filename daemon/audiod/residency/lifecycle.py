@@ -63,6 +63,7 @@ class Lifecycle:
                 self._step.leave_device(state, state.target, reason, Cause.OPERATOR)
             return True
         changed = bool(state.load_operations)
+        state.ordered = state.ordered or changed
         self._step.finish(state.load_operations)
         while self._serving.serve(state):
             changed = True
@@ -78,6 +79,7 @@ class Lifecycle:
     def _advance_parked(self, state: ModelState) -> bool:
         if state.target is S.PARKED:
             state.target = None
+            state.ordered = True
             self._step.finish(state.park_operations)
             return True
         asked = state.target is S.UNLOADED
@@ -172,6 +174,8 @@ class Lifecycle:
     def _idle_for(self, state: ModelState, keep_s: float) -> bool:
         """Whether an idle model's time is up; where not yet, wake when it is."""
         if keep_s < 0 or state.wanted or state.leases or state.profile.pinned:
+            return False
+        if keep_s == 0 and state.ordered:  # or the order would have been for nothing
             return False
         ends = state.idle_since + keep_s
         if self._step.now >= ends:

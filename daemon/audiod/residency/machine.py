@@ -115,6 +115,8 @@ class ModelState:
     park_operations: list[int] = field(default_factory=list)
     unload_operations: list[int] = field(default_factory=list)
     load_asked_at: float = 0.0
+    ordered: bool = False
+    """It came up by order, and nobody has used it since."""
     failure: AudiodError | None = None
     failures: int = 0
     """Failures in a row; the next success clears them."""

@@ -97,10 +97,13 @@ class Placement:
         """Models that may leave the device at once."""
         return [m for m in self.models.values() if m.device == device and m.state is S.READY and self._may_leave(m)]
 
+    def over(self, device: str) -> int:
+        """Bytes that are held there beyond what may be, and are not on their way out."""
+        return self.reserved(device) - self.capacity(device) - budget.coming(self.models.values(), device)
+
     def excess(self, device: str) -> list[ModelState]:
         """Idle models that should leave the device, because more is held there than may be."""
-        over = self.reserved(device) - self.capacity(device) - budget.coming(self.models.values(), device)
-        if over <= 0:
+        if (over := self.over(device)) <= 0:
             return []
         idle = [self._candidate(state, device) for state in self.idle_on(device)]
         chosen = choose_victims(idle, min(over, sum(candidate.frees_bytes for candidate in idle)))

@@ -299,8 +299,7 @@ class Scheduler:
             deadline, self._step.wakes_at, min((state.wakes_at for state in self.models.values()), default=math.inf)
         )
         if self._memory_changed:
-            self._memory_changed = False
-            self._admission.relieve()
+            self._memory_changed = self._admission.relieve()
         if self.draining and not any(m.queue or m.leases for m in self.models.values()):
             self._step.finish(self._drain_operations)
 

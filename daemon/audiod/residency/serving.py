@@ -45,7 +45,7 @@ class Serving:
                 return self.resume(state)
         if head is None:
             return False
-        state.ran_out = False
+        state.ran_out = state.ordered = False
         state.queue.remove(head.request)
         work_bytes = self._placement.work_bytes(state, head.demand)
         state.leases[head.request] = Lease(head, self._step.now, work_bytes, self._step.now)
