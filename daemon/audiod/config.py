@@ -74,6 +74,10 @@ class Residency(Section, frozen=True):
     queue_requests: int = 512
     queue_timeout: Duration = Duration(60)
     max_switch_wait: Duration = Duration(20)
+    batch_patience: Duration = Duration(30)
+    """How much later than it came a batch request counts as come."""
+    recycle: bool = False
+    """Whether a model that grows is parked when idle, to begin anew."""
     start_timeout: Duration = Duration(120)
     threads: int = 0
     """CPU threads for a model that does not say; 0 is one for each core the daemon may use."""

@@ -70,6 +70,16 @@ def resolve(wanted: str) -> Device:
     return Device(f"cuda:{number}", there_are[number].uuid)
 
 
+def total_bytes(name: str) -> int:
+    """What the device has in all. Blocks while the driver is asked. Raises DeviceUnreadable."""
+    try:
+        return threads.limited(lambda: meter(name).read_now(()), READ_LIMIT_S, "devices").total_bytes
+    except TimeoutError:
+        raise DeviceUnreadable(
+            f"{name} has not said for {READ_LIMIT_S:g} s how its memory stands", hint="audioctl doctor"
+        ) from None
+
+
 @functools.cache
 def meter(name: str) -> Meter:
     """The one meter of a device, by its name as `resolve` gives it."""

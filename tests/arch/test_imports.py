@@ -14,7 +14,11 @@ from daemons import TOP
 
 OURS = {"audioproto", "audiod", "audioworker", "audioctl"}
 LIGHT = {"msgspec", "typing_extensions"}
-PURE_RESIDENCY = {path.stem for path in (TOP / "daemon/audiod/residency").glob("*.py")} - {"__init__", "manager"}
+PURE_RESIDENCY = {path.stem for path in (TOP / "daemon/audiod/residency").glob("*.py")} - {
+    "__init__",
+    "manager",
+    "measuring",
+}
 ENGINE_LIBRARIES = {"torch", "transformers", "faster_whisper", "ctranslate2", "onnxruntime", "hibari", "misaki"}
 
 

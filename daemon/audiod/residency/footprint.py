@@ -51,6 +51,10 @@ class Footprint(msgspec.Struct):
         """Seconds that a request of `size` will take; 0 while nothing is known."""
         return size * self.unit_s if size else self.service_s
 
+    def is_new(self, size: float) -> bool:
+        """Whether nothing is known of requests of this size."""
+        return _bucket(size) not in self.peaks
+
     def learn_work(self, size: float, taken_bytes: int) -> None:
         bucket = _bucket(size)
         self.peaks[bucket] = max(taken_bytes, self.peaks.get(bucket, 0))

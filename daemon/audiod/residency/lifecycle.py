@@ -118,8 +118,7 @@ class Lifecycle:
         """What a request has shown of the model's appetite; a worker that is going or gone shows nothing."""
         if state.state not in (S.READY, S.DRAINING) or not event.resting_bytes:
             return
-        if event.peak_bytes > event.resting_bytes:
-            state.footprint.learn_work(event.size, event.peak_bytes - event.resting_bytes)
+        state.footprint.learn_work(event.size, max(0, event.peak_bytes - event.resting_bytes))
         state.footprint.ready_bytes = event.resting_bytes
         if grown := state.growth.measure(event.resting_bytes):
             self._step.out.append(Report("growth", f"{state.model} {grown}", state.model))

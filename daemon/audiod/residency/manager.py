@@ -17,11 +17,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from audiod.meters import Meter
 from audiod.residency.events import (
     Announce,
     Cancelled,
     Demand,
-    DeviceMeasured,
     DrainAsked,
     DrainEnded,
     Event,
@@ -55,6 +55,7 @@ from audiod.residency.events import (
     ZygoteStarted,
     ZygoteStopped,
 )
+from audiod.residency.measuring import Measuring
 from audiod.residency.scheduler import Scheduler
 from audiod.supervisor import memory
 from audiod.supervisor.worker import Ending, Job, Worker
@@ -100,16 +101,22 @@ class ResidencyManager:
     """The residency of all models. Use as an async context manager: leaving it stops every process.
 
     `launch` tells how to start a model, in a thread because it may read the disk; it raises AudiodError where that is
-    impossible (not installed, say).
+    impossible (not installed, say). `meter` gives the meter of a device.
     """
 
     def __init__(
-        self, profiles: Iterable[Profile], limits: Limits, launch: Callable[[str], Launch], start_timeout_s: float
+        self,
+        profiles: Iterable[Profile],
+        limits: Limits,
+        launch: Callable[[str], Launch],
+        meter: Callable[[str], Meter],
+        start_timeout_s: float,
     ) -> None:
         self.scheduler = Scheduler(profiles, limits)
         self.processes: dict[str, Processes] = {}
         self.on_step: Callable[[Event, Sequence[Instruction], float], None] = lambda event, instructions, now: None
         """Told of every event, of what is done about it, and when; for metrics."""
+        self.measuring = Measuring(self.scheduler, meter, self._feed)
         self._launch = launch
         self._start_timeout_s = start_timeout_s
         self._numbers = itertools.count(1)
@@ -124,12 +131,14 @@ class ResidencyManager:
     async def __aenter__(self) -> ResidencyManager:
         await self._watchers.__aenter__()
         await self._tasks.__aenter__()
+        await self.measuring.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.__aexit__(None, None, None)
+        await self.measuring.__aexit__()
         async with asyncio.TaskGroup() as stops:
             for processes in self.processes.values():
                 if processes.zygote is not None:
@@ -167,6 +176,7 @@ class ResidencyManager:
             raise
         finally:
             self._feed(Released(request, abandoned, out_of_memory))
+            self.measuring.served(model, worker, demand.size)
 
     async def load(self, model: str) -> None:
         """Bring `model` to ready; returns when it is. Raises what stopped it."""
@@ -267,7 +277,7 @@ class ResidencyManager:
                     else:
                         done.set_exception(error)
             case MeasureDevice(device):
-                asyncio.get_running_loop().call_soon(self._feed, DeviceMeasured(device, 0, 0))
+                self._tasks.start(self._measure(device), f"{device}: measure")
             case Pause() | Resume():
                 pass
             case Announce():
@@ -324,11 +334,16 @@ class ResidencyManager:
         zygote.on_death = lambda ending: self._zygote_died(model, zygote, ending)
         self._feed(ZygoteStarted(model, await memory.proportional_bytes(zygote.pid)))
 
+    async def _measure(self, device: str) -> None:
+        await self.measuring.look(device)
+
     async def _fork_worker(self, model: str) -> None:
         processes = self._of(model)
         zygote = processes.zygote
         assert zygote is not None
+        before = await self.measuring.look(self.scheduler.models[model].device)
         try:
+            self.measuring.require(model, before)
             worker = await zygote.fork(lambda ending: self._worker_died(model, ending), self._start_timeout_s)
         except AudiodError as error:
             processes.last_log = list(zygote.log)
@@ -336,14 +351,15 @@ class ResidencyManager:
                 self._feed(LoadFailed(model, error))
             return  # where the zygote died too, its own end is the event
         processes.worker = worker
-        self._feed(WorkerLoaded(model, await memory.proportional_bytes(worker.pid)))
+        self.measuring.begin(model, worker)
+        self._feed(WorkerLoaded(model, await self.measuring.taken_bytes(model, before, worker.pid)))
 
     async def _stop_worker(self, model: str) -> None:
         processes = self._of(model)
         residue_bytes = 0
-        if processes.worker is not None:
-            residue_bytes = await processes.worker.stop()
+        if (worker := processes.worker) is not None:
             processes.worker = None
+            residue_bytes = await self.measuring.reclaim(model, {worker.pid}, worker.stop())
         self._reclaimed(model, residue_bytes)
         self._feed(WorkerStopped(model, residue_bytes))
         if processes.zygote is None:
@@ -354,10 +370,11 @@ class ResidencyManager:
         if before is not None and not before.done():
             before.cancel()
             await asyncio.wait([before])
+        pids = {process.pid for process in (processes.worker, processes.zygote) if process is not None}
         processes.worker = None
         residue_bytes = 0
         if processes.zygote is not None:
-            residue_bytes = await processes.zygote.stop()
+            residue_bytes = await self.measuring.reclaim(model, pids, processes.zygote.stop())
             processes.zygote = None
         self._reclaimed(model, residue_bytes)
         self._feed(ZygoteStopped(model, residue_bytes))
