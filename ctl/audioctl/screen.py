@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TextIO
 
-# xterm's private modes, which every terminal of today and the Linux console knows or ignores.
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"
-_LEAVE = "\x1b[?25h\x1b[?1049l"
+# Private modes of DEC and xterm, which every terminal of today and the Linux console knows or ignores: another screen,
+# no cursor, and what is too wide for a narrow window is cut off and not wrapped.
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 REDRAW = "\x0c"
 """Ctrl-L, or what makes it necessary: another size, or another program having had the terminal."""

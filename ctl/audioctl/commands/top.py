@@ -161,13 +161,15 @@ def _document(status: Status, found: dict[str, Rates], over_s: float) -> dict[st
 
 def render(status: Status, found: dict[str, Rates], out: Output) -> list[str]:
     """The lines of the page: the daemon, memory, then a row for each model, those that are there first."""
-    ready = out.paint(clean(status.readiness), "green" if status.readiness == "ready" else "yellow")
+    ready = clean(status.readiness)
+    colour = "green" if ready == "ready" else "yellow"
     running = sum(model.leases for model in status.models)
     total = sum(one.requests_per_s for one in found.values()) * 60
-    lines = [
+    title = (
         f"audiod {clean(status.version)} up {duration(status.uptime_s)}, {ready}; "
         f"{running} running, {status.queue} waiting, {_figure(total)} req/min"
-    ]
+    )
+    lines = [fit(title, out.width).replace(ready, out.paint(ready, colour), 1)]
     lines += [_memory(memory, out.width) for memory in status.memory]
     zygotes = [model.host_bytes for model in status.models if model.host_bytes]
     lines.append(f"{'parked':8} {size(sum(zygotes))} of host memory, in zygotes" if zygotes else "")
@@ -200,7 +202,7 @@ def _memory(memory: Memory, width: int) -> str:
     name = f"{clean(memory.device):8}"
     text = f" {size(memory.reserved_bytes)} of {size(memory.budget_bytes)}, {size(memory.available_bytes)} free"
     cells = max(5, min(40, width - len(name) - len(text) - 3))
-    return f"{name} {bar(memory.reserved_bytes, memory.budget_bytes, cells)}{text}"
+    return fit(f"{name} {bar(memory.reserved_bytes, memory.budget_bytes, cells)}{text}", width)
 
 
 def _figure(value: float) -> str:
