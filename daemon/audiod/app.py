@@ -26,6 +26,7 @@ from audiod.config import Config
 from audiod.control import server as control_server
 from audiod.control.handlers import Control
 from audiod.footprints import FootprintBook
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.residency.machine import ModelState
@@ -66,7 +67,12 @@ class Daemon:
         self._book = FootprintBook.read(config.state_dir)
         self._plan = plan.make(config, self._book)
         manager = ResidencyManager(
-            self._plan.profiles, self._plan.limits, self._launch, devices.meter, config.residency.start_timeout
+            self._plan.profiles,
+            self._plan.limits,
+            self._launch,
+            devices.meter,
+            config.residency.start_timeout,
+            config.residency.abort_grace,
         )
         media = MediaPool(
             max_audio_s=float(config.media.max_audio),
@@ -74,7 +80,9 @@ class Daemon:
             max_jobs=config.media.processes,
             idle_s=float(config.media.idle),
         )
-        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, Metrics())
+        audio_memory = AudioMemory(self._plan.audio_memory_bytes)
+        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, audio_memory, Metrics())
+        self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
         manager.measuring.on_learnt = self._learnt
         media.on_failure = self.services.metrics.observe_media_failure
@@ -164,12 +172,13 @@ class Daemon:
         return models or f"{sum(1 for _ in self.services.library.usable())} models installed, none loaded"
 
     async def _preload(self) -> None:
-        """Load what is to be loaded at start; only when all of it is does readiness become true."""
+        """Load and warm what is to be loaded at start; only when all of it is does readiness become true."""
         services = self.services
         for entry in services.library.entries.values():
             if entry.preload:
                 try:
                     await services.manager.load(entry.id)
+                    await services.manager.warm(entry.id, services.config.residency.queue_timeout)
                 except AudiodError as error:
                     services.preload_failures[entry.id] = error.message
                     logger.error("preload of %s failed: %s", entry.id, error.message)
@@ -183,6 +192,7 @@ class Daemon:
         config = await asyncio.to_thread(self._read_config)
         new = await asyncio.to_thread(plan.make, config, self._book)
         self._plan = new
+        self.services.audio_memory.limit_bytes = new.audio_memory_bytes
         self.services.config = config
         self.services.library = new.library
         self.services.keys = new.keys

@@ -31,6 +31,14 @@ class Server(Section, frozen=True):
     port: int = 8000
     upload_limit: ByteSize = ByteSize(50 * 10**6)
     """Largest upload; beyond it 413."""
+    upload_stall: Duration = Duration(30)
+    """How long a client may stop sending in the middle of its request; beyond it 408."""
+    answer_stall: Duration = Duration(300)
+    """How long a client may take nothing of its answer, as a paused player does; then it is cut off."""
+    audio_memory: ByteSize = ByteSize(0)
+    """Memory for the audio of all requests: uploads, what is decoded of them, speech not yet sent. 0 is a share."""
+    batch_after: Duration = Duration(120)
+    """Longer recordings have the priority `batch`, unless their request says otherwise."""
     input_characters: int = 4096
     """Longest text to speak, as OpenAI's."""
     api_keys_file: str = ""
@@ -79,6 +87,9 @@ class Residency(Section, frozen=True):
     recycle: bool = False
     """Whether a model that grows is parked when idle, to begin anew."""
     start_timeout: Duration = Duration(120)
+    """How long a model that starts or loads may stand still: report no progress, and log nothing."""
+    abort_grace: Duration = Duration(10)
+    """How long a request that nobody waits for any more may run on until its worker is replaced."""
     threads: int = 0
     """CPU threads for a model that does not say; 0 is one for each core the daemon may use."""
 

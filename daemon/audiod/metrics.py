@@ -25,6 +25,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from audiod.media.audio_memory import AudioMemory
 from audiod.residency import budget
 from audiod.residency.events import (
     HOST,
@@ -73,7 +74,8 @@ _EVICTED_TO |= {S.FAILED: "unloaded"}
 
 _EVICTION_CAUSES = tuple(cause for cause in Cause if cause is not Cause.WANTED)
 _DEATHS = (*Death, "start_failed", "load_failed")
-_STAGES = ("queued", "running")
+STAGES = ("uploading", "decoding", "queued", "running", "sending")
+"""How far a request had come whose client left: it or the daemon was at its body, its audio, or its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ METRICS = (
         "audiod_cancelled_requests_total",
         "counter",
         ("model", "stage"),
-        "Requests whose client left while they waited or ran.",
+        "Requests whose client left before their answer was out.",
     ),
     Described(
         "audiod_first_byte_seconds",
@@ -170,6 +172,10 @@ METRICS = (
     Described(
         "audiod_reclaim_residue_bytes", "gauge", ("model",), "Memory that its last park or unload did not give back."
     ),
+    Described(
+        "audiod_audio_memory_bytes", "gauge", (), "Audio held for requests: uploads, decoded or not, unsent speech."
+    ),
+    Described("audiod_audio_memory_limit_bytes", "gauge", (), "Audio that may be held for requests."),
     # media
     Described("audiod_media_failures_total", "counter", ("task", "reason"), "Media processes that failed at work."),
 )
@@ -225,6 +231,7 @@ class Metrics:
         # A counter that appears with its first event shows no increase to Prometheus: so it is there before, with 0.
         for code in all_errors():
             self._errors.labels(code)
+        self._cancelled.labels("", "uploading")
         for task in MEDIA_TASKS:
             for reason in MEDIA_FAILURES:
                 self._media.labels(task, reason)
@@ -249,6 +256,10 @@ class Metrics:
         self._requests.labels(endpoint, model, str(status)).inc()
         self._seconds.labels(endpoint, model).observe(took_s)
 
+    def observe_cancelled(self, model: str, stage: str) -> None:
+        """A client left at a stage that residency knows nothing of; `model` is empty where it was not known yet."""
+        self._cancelled.labels(model, stage).inc()
+
     def observe_error(self, code: str) -> None:
         self._errors.labels(code).inc()
 
@@ -263,6 +274,11 @@ class Metrics:
     def observe_media_failure(self, task: str, reason: str) -> None:
         """`task` is of MEDIA_TASKS, `reason` of MEDIA_FAILURES."""
         self._media.labels(task, reason).inc()
+
+    def watch(self, memory: AudioMemory) -> None:
+        """Show `memory` in every scrape from now on."""
+        self._gauge("audiod_audio_memory_bytes").set_function(lambda: memory.held_bytes)
+        self._gauge("audiod_audio_memory_limit_bytes").set_function(lambda: memory.limit_bytes)
 
     # --- what the manager tells -------------------------------------------------------------------------------------
 
@@ -362,7 +378,7 @@ class Metrics:
         self._known.add(model)
         for counter in (self._audio, self._engine, self._residue):
             counter.labels(model)
-        for stage in _STAGES:
+        for stage in STAGES:
             self._cancelled.labels(model, stage)
         for reason in _DEATHS:
             self._deaths.labels(model, reason)

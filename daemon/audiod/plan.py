@@ -39,6 +39,7 @@ class Plan:
     fingerprints: dict[str, str]
     profiles: list[Profile]
     limits: Limits
+    audio_memory_bytes: int
 
     def launch(self, model: str, code: Path, groups: Groups | None) -> Launch:
         """How to start the model's zygote; `code` is where our worker's packages are found.
@@ -61,6 +62,8 @@ class Plan:
             device=device.seen_as,
             threads=_threads(entry, self.config),
             concurrency=entry.concurrency,
+            max_batch=entry.max_batch,
+            max_batch_wait_s=float(entry.max_batch_wait),
             options=entry.options,
         )
         group = groups.model(entry.directory_name, int(entry.memory_limit)) if groups else None
@@ -83,7 +86,18 @@ def make(config: Config, book: FootprintBook) -> Plan:
         )
         for entry in library.entries.values()
     ]
-    return Plan(config, library, keys, placed, fingerprints, profiles, limits(config, {d.name for d in found.values()}))
+    bounds = limits(config, {device.name for device in found.values()})
+    return Plan(config, library, keys, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
+
+
+def _audio_memory_bytes(config: Config) -> int:
+    """The bound over all requests' audio.
+
+    Its share is an eighth: half of what the budgets of models leave by default. With 4 GB that is room for the longest
+    recording, decoded, beside the largest upload, and for two more hours of audio that wait.
+    """
+    total_bytes, _ = memory.host_memory_bytes()
+    return int(config.server.audio_memory) or total_bytes // 8
 
 
 def limits(config: Config, names: set[str]) -> Limits:

@@ -5,7 +5,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
     AudiodError
      +- BadRequest            the caller's fault, will never work as sent
      |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
-     +- UploadTooLarge
+     +- UploadTooLarge, UploadStalled
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
      +- Unauthorized, PermissionDenied, DaemonUnreachable
      +- ConfigInvalid
@@ -96,6 +96,14 @@ class UploadTooLarge(AudiodError):
     code = "upload_too_large"
     http_status = 413
     exit_status = 2
+
+
+class UploadStalled(AudiodError):
+    """The client stopped sending in the middle of its request."""
+
+    code = "upload_stalled"
+    http_status = 408
+    exit_status = 9
 
 
 class NotFound(AudiodError):

@@ -117,7 +117,7 @@ def test_a_model_that_a_reload_removes_ends_its_work_and_is_gone(tmp_path: Path,
             assert daemon.status()["models"]
             asking.join(60)
             assert answers[0][0] == 200
-            assert "unloaded" in (event["state"] for event in events)
+            assert "unloaded" in (event.get("state") for event in events)
         assert transcribe(daemon, audio)[0] == 404
 
 

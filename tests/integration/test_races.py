@@ -22,8 +22,8 @@ import pytest
 from daemons import AUDIO, Daemon, say, transcribe
 from watching import children, events_of, happened
 
-ONE_FITS = "110MiB"
-"""Hibari's entry says 60 MiB, and its worker holds about 75."""
+ONE_FITS = "140MiB"
+"""A hibari worker holds about 75 MiB, and up to 130 after long texts."""
 
 LONG = "This sentence is spoken again and again, so that it takes a while. " * 60
 
@@ -35,8 +35,10 @@ def two(directory: Path, state_dir: Path, **residency: str) -> Iterator[Daemon]:
     lines = "".join(f'{key} = "{value}"\n' for key, value in settings.items())
     daemon = Daemon(directory, state_dir, f"[residency]\n{lines}")
     entry = (directory / "models.d" / "hibari.toml").read_text()
-    copy = entry.replace('id = "hibari"', 'id = "hibari-b"')
-    (directory / "models.d" / "hibari-b.toml").write_text(copy)
+    assert 'ready_bytes = "60MiB"' in entry
+    entry = entry.replace('ready_bytes = "60MiB"', 'ready_bytes = "75MiB"')
+    (directory / "models.d" / "hibari.toml").write_text(entry)
+    (directory / "models.d" / "hibari-b.toml").write_text(entry.replace('id = "hibari"', 'id = "hibari-b"'))
     daemon.start()
     try:
         yield daemon
@@ -204,7 +206,10 @@ def test_after_many_switches_nothing_is_left_over(tmp_path: Path, state_dir: Pat
         descriptors = len(list(open_files.iterdir()))
         processes = len(children(daemon.process.pid))
         switch(20)
-        assert len(list(open_files.iterdir())) <= descriptors
+        for _ in range(400):  # the last connections are closed a moment after their answers
+            if (left := len(list(open_files.iterdir()))) <= descriptors:
+                break
+        assert left <= descriptors
         assert len(children(daemon.process.pid)) == processes
         daemon.ctl("unload", "hibari", "hibari-b")
         assert all(model["state"] == "unloaded" for model in daemon.status()["models"])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from audiod import threads
 from audiod.control import checks
 from audiod.control.checks import Patient
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.formats import SpeechFormat
 from audiod.media.upload import Upload
 from audioproto.diagnosis import Finding, Verdict
@@ -34,6 +35,8 @@ NETWORK_LIMIT_S = 30.0
 
 _AT_ONCE = 3
 _BEEP_S = 0.25
+_BEEP_BYTES = 2**23
+"""More than it takes, decoded or not."""
 _SOUND = struct.Struct("<h")
 
 
@@ -95,7 +98,7 @@ async def media(patient: Patient) -> list[Finding]:
     try:
         async with pool.encoder(SpeechFormat.MP3, PCM_RATE_IN) as encoder:
             beep = await encoder.feed(b"".join(map(_SOUND.pack, samples))) + await encoder.finish()
-        with Upload(len(beep)) as upload:
+        with AudioMemory(_BEEP_BYTES).hold() as held, Upload(len(beep), held) as upload:
             upload.write(beep)
             with await pool.decode(upload) as pcm:
                 heard_s = pcm.duration_s

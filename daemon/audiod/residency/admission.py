@@ -110,11 +110,12 @@ class Admission:
     def _load(self, state: ModelState) -> bool:
         """Load a parked model, or have room made for what a ready one's next request needs."""
         head = state.queue.head
-        need = self._placement.work_bytes(state, head.demand) if head else 0
         if state.state is S.READY:
-            self._room(state, state.device, need)
+            assert head is not None
+            self._room(state, state.device, self._placement.more_bytes(state, head.demand))
             return False
-        if not self._room(state, state.device, state.footprint.ready_bytes + need):
+        work_bytes = self._placement.work_bytes(state, head.demand) if head else 0
+        if not self._room(state, state.device, state.footprint.ready_bytes + work_bytes):
             return False
         self._step.move(state, S.LOADING, "wanted", Cause.WANTED)
         self._step.out.append(ForkWorker(state.model))

@@ -45,7 +45,8 @@ def holds(state: ModelState, resource: str) -> int:
         return state.footprint.parked_bytes if state.state in HAS_ZYGOTE else 0
     if resource != state.device or not state.on_device:
         return 0
-    return state.footprint.ready_bytes + sum(lease.work_bytes for lease in state.leases.values())
+    work_bytes = sum([lease.work_bytes for lease in state.leases.values()])
+    return max(state.rest_bytes, state.footprint.ready_bytes + work_bytes)
 
 
 def reserved(models: Iterable[ModelState], resource: str) -> int:

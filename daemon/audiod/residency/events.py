@@ -172,7 +172,7 @@ class WorkerLoaded:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMeasured:
-    """What a worker holds at rest, and what it held at its peak during a request of `size`; 0 where not known.
+    """What a worker holds at rest now, and what it held at its peak during a request of `size`; 0 where not known.
 
     Measured when it serves nothing else, or the one would be taken for the other.
     """

@@ -25,7 +25,7 @@ class Footprint(msgspec.Struct):
     """
 
     ready_bytes: int
-    """What its worker holds on the device at rest."""
+    """What its worker holds on the device when it has loaded."""
     parked_bytes: int
     """What its zygote holds of the host's memory."""
     load_s: float = 0.0
@@ -35,13 +35,14 @@ class Footprint(msgspec.Struct):
     unit_s: float = 0.0
     """Moving average of that for one unit of size."""
     peaks: dict[int, int] = msgspec.field(default_factory=dict)
-    """Most bytes beyond rest that a request took, by size: the key is the power of two that is just not below it."""
+    """Most bytes beyond that which a request took, by size: the key is the power of two that is just not below it."""
 
     def copy(self) -> Footprint:
         return msgspec.structs.replace(self, peaks=dict(self.peaks))
 
     def work_bytes(self, size: float) -> int:
-        """Bytes beyond rest that a request of `size` will take, as far as is known: no less than smaller ones took."""
+        """Bytes beyond `ready_bytes` that a request of `size` will take, as far as is known: what smaller ones took, at
+        least."""
         if not self.peaks:
             return 0
         bucket = _bucket(size)

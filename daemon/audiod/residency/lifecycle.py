@@ -15,6 +15,7 @@ from audiod.residency.placement import Placement
 from audiod.residency.serving import Serving
 from audiod.residency.step import Step
 from audioproto.errors import AudiodError, ModelFailed, OutOfMemory
+from audioproto.types import Death
 from audioproto.types import Residency as S
 
 
@@ -110,6 +111,7 @@ class Lifecycle:
         state.failure = None
         state.ran_out = False
         state.loads += 1
+        state.rest_bytes = device_bytes
         state.growth = Growth()
         state.idle_since = self._step.now
         self._step.move(state, S.READY, "loaded")
@@ -118,8 +120,8 @@ class Lifecycle:
         """What a request has shown of the model's appetite; a worker that is going or gone shows nothing."""
         if state.state not in (S.READY, S.DRAINING) or not event.resting_bytes:
             return
-        state.footprint.learn_work(event.size, max(0, event.peak_bytes - event.resting_bytes))
-        state.footprint.ready_bytes = event.resting_bytes
+        state.footprint.learn_work(event.size, max(0, event.peak_bytes - state.footprint.ready_bytes))
+        state.rest_bytes = event.resting_bytes
         if grown := state.growth.measure(event.resting_bytes):
             self._step.out.append(Report("growth", f"{state.model} {grown}", state.model))
 
@@ -152,7 +154,7 @@ class Lifecycle:
         if after is S.STOPPING:
             self._step.out.append(StopZygote(state.model))
 
-    def died(self, state: ModelState, reason: str, after: S) -> None:
+    def died(self, state: ModelState, reason: str, death: Death, after: S) -> None:
         """A process is gone, unasked. `after` is PARKED where the zygote lives, else UNLOADED."""
         if state.state in (S.STARTING, S.LOADING):
             self.failed(state, ModelFailed(reason), S.FAILED)
@@ -167,6 +169,8 @@ class Lifecycle:
             message = f"{reason}; that was the {self._placement.limits.crash_limit}. time in a row"
             self.failed(state, ModelFailed(message), S.STOPPING if after is S.PARKED else S.FAILED)
             return
+        if death is Death.OUT_OF_MEMORY:
+            self._admission.make_way(state)
         state.idle_since = self._step.now
         self._step.move(state, after, reason, Cause.FAILURE)
 

@@ -127,6 +127,8 @@ class ModelState:
     """Memory ran out while it was loading or at work: idle models make room before it goes on."""
     loads: int = 0
     """Times that it became ready."""
+    rest_bytes: int = 0
+    """What its worker was last seen to hold at rest, 0 where not known: allocators keep some of what requests took."""
     growth: Growth = field(default_factory=Growth)
     wakes_at: float = math.inf
     """When time alone gives it something to do."""

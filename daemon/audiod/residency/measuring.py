@@ -96,7 +96,7 @@ class Measuring:
         """Await `stop`, which ends the processes, and the return of their memory; the bytes that are not back."""
         state = self._scheduler.models[model]
         self._watched.pop(model, None)
-        held_bytes = state.footprint.ready_bytes if state.on_device else 0
+        held_bytes = state.rest_bytes if state.on_device else 0
         if not held_bytes or state.device == CPU:  # with the processes gone, the host has its memory back
             return await stop
         meter = self._meter(state.device)

@@ -55,6 +55,12 @@ class Placement:
             return 0
         return min(work_bytes, max(0, self.allowed(state.device) - state.footprint.ready_bytes))
 
+    def more_bytes(self, state: ModelState, demand: Demand) -> int:
+        """What a ready model would have to be given for a request, beyond what it holds."""
+        holds = budget.holds(state, state.device)
+        at_work = sum([lease.work_bytes for lease in state.leases.values()])
+        return max(0, state.footprint.ready_bytes + at_work + self.work_bytes(state, demand) - holds)
+
     def never_fits(self, state: ModelState) -> ModelTooLarge | None:
         """Why the model could not even be loaded alone, if so."""
         for need, resource, words in (

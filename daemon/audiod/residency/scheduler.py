@@ -184,10 +184,10 @@ class Scheduler:
                 self._lifecycle.failed(self.models[model], error, S.FAILED)
             case LoadFailed(model, error):
                 self._lifecycle.load_failed(self.models[model], error)
-            case WorkerDied(model, reason, _):
-                self._lifecycle.died(self.models[model], reason, S.PARKED)
-            case ZygoteDied(model, reason, _):
-                self._lifecycle.died(self.models[model], reason, S.UNLOADED)
+            case WorkerDied(model, reason, death):
+                self._lifecycle.died(self.models[model], reason, death, S.PARKED)
+            case ZygoteDied(model, reason, death):
+                self._lifecycle.died(self.models[model], reason, death, S.UNLOADED)
             case Reconfigured():
                 self._reconfigured(event)
             case TimePassed():

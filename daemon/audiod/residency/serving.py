@@ -26,10 +26,10 @@ class Serving:
 
     def has_room(self, state: ModelState, waiter: Waiter) -> bool:
         """Whether a ready model may begin on the request with what memory is free."""
-        work_bytes = self._placement.work_bytes(state, waiter.demand)
-        if not work_bytes and not state.ran_out:
+        more_bytes = self._placement.more_bytes(state, waiter.demand)
+        if not more_bytes and not state.ran_out:
             return True
-        return self._placement.room(state, state.device, work_bytes, self._step.now).taken
+        return self._placement.room(state, state.device, more_bytes, self._step.now).taken
 
     def serve(self, state: ModelState) -> bool:
         """Give a free place to the head of the queue or to a paused lease. True if either got it."""

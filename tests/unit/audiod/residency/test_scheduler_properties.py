@@ -175,7 +175,7 @@ class Trace:
             if state.state is S.READY and state.target is None and len(running) < state.profile.concurrency:
                 assert not set(state.leases) & self.paused, "a paused lease does not go on though there is a place"
                 if (head := state.queue.head) is not None:
-                    need = self.scheduler.placement.work_bytes(state, head.demand)
+                    need = self.scheduler.placement.more_bytes(state, head.demand)
                     taken = self.scheduler.placement.room(state, state.device, need, self.now).taken
                     assert not taken, "what could be granted was not"
         waiting = {waiter.request for state in models for waiter in state.queue}
