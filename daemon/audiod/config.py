@@ -67,7 +67,7 @@ class Storage(Section, frozen=True):
 class Residency(Section, frozen=True):
     """[residency]: who is in memory, and for how long."""
 
-    device: DeviceName = "cpu"
+    device: DeviceName = "auto"
     """Where models are loaded that do not say; `auto` is the first GPU, or the CPU where there is none."""
     budget: ByteSize = ByteSize(0)
     """Host memory for models loaded to the CPU; 0 is half of the host's."""

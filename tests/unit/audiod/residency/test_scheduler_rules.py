@@ -389,6 +389,20 @@ def test_memory_may_shrink_while_a_load_is_under_way_and_the_model_still_comes_u
     assert request in world.done
 
 
+def test_a_device_that_is_nearly_full_is_reported_once_until_there_is_room_again() -> None:
+    world = World(profile("large", 3900, keep_alive_s=10.0), profile("small", 500), limits=limits())
+    for _ in range(2):
+        ready(world, "small")
+        assert not [said for said in world.said if isinstance(said, Report)]
+        for _ in range(3):
+            world.ask("large")
+            world.run()
+        (said,) = [said for said in world.said if isinstance(said, Report)]
+        assert (said.kind, said.message) == ("memory", "models hold 3900 of the 4096 MiB that they may on cuda:0")
+        world.said.clear()
+        world.run(until=world.now + 60.0)
+
+
 def use(world: World, rest_mib: int, times: int) -> list[str]:
     said = len(world.said)
     for _ in range(times):
