@@ -61,7 +61,7 @@ def check_that_work_stops(daemon: Daemon, model: str, client: http.client.HTTPCo
 
 def test_when_the_client_leaves_transcribing_stops(daemon: Daemon) -> None:
     daemon.ctl("load", "whisper-base")
-    audio = np.tile(recording("librispeech-6930-75918-0001"), 20)
+    audio = np.tile(recording("librispeech-6930-75918-0001"), 20).astype(np.float64)
     body, kind = form(wav(audio, PCM_RATE_IN), model="whisper-base", language="en")
     check_that_work_stops(daemon, "whisper-base", ask(daemon, "/v1/audio/transcriptions", body, kind))
 
