@@ -10,6 +10,7 @@ from typing import Any
 
 from blockbuster import blockbuster_ctx
 
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.media.upload import Upload
 
@@ -28,7 +29,7 @@ async def media_pool(**settings: Any) -> AsyncIterator[MediaPool]:
 
 async def decoded(pool: MediaPool, data: bytes) -> bytes:
     """What a transcriber gets for `data`: mono s16le at 16 kHz."""
-    with Upload(LIMIT_BYTES) as upload:
+    with AudioMemory(LIMIT_BYTES).hold() as held, Upload(LIMIT_BYTES, held) as upload:
         upload.write(data)
         with await pool.decode(upload) as pcm:
             assert os.fstat(pcm.fd).st_size == pcm.samples * 2

@@ -15,7 +15,7 @@ import msgspec
 
 from audiod import units
 from audiod.models.install import Places
-from audiod.units import ByteSize, Duration
+from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.control import DEFAULT_SOCKET
 from audioproto.errors import ConfigInvalid
 
@@ -31,6 +31,14 @@ class Server(Section, frozen=True):
     port: int = 8000
     upload_limit: ByteSize = ByteSize(50 * 10**6)
     """Largest upload; beyond it 413."""
+    upload_stall: Duration = Duration(30)
+    """How long a client may stop sending in the middle of its request; beyond it 408."""
+    answer_stall: Duration = Duration(300)
+    """How long a client may take nothing of its answer, as a paused player does; then it is cut off."""
+    audio_memory: ByteSize = ByteSize(0)
+    """Memory for the audio of all requests: uploads, what is decoded of them, speech not yet sent. 0 is a share."""
+    batch_after: Duration = Duration(120)
+    """Longer recordings have the priority `batch`, unless their request says otherwise."""
     input_characters: int = 4096
     """Longest text to speak, as OpenAI's."""
     api_keys_file: str = ""
@@ -59,9 +67,14 @@ class Storage(Section, frozen=True):
 class Residency(Section, frozen=True):
     """[residency]: who is in memory, and for how long."""
 
-    device: Literal["cpu"] = "cpu"
+    device: DeviceName = "cpu"
+    """Where models are loaded that do not say; `auto` is the first GPU, or the CPU where there is none."""
     budget: ByteSize = ByteSize(0)
-    """Memory for loaded models; 0 is half of the host's."""
+    """Host memory for models loaded to the CPU; 0 is half of the host's."""
+    vram_budget: ByteSize = ByteSize(0)
+    """Memory of each GPU for loaded models; 0 is all of it."""
+    vram_reserve: ByteSize = ByteSize(256 * 2**20)
+    """Memory of each GPU that always stays free, as far as other programs leave it."""
     park_budget: ByteSize = ByteSize(0)
     """Host memory for parked models; 0 is a quarter of the host's."""
     keep_alive: Duration = Duration(300)
@@ -69,6 +82,10 @@ class Residency(Section, frozen=True):
     queue_requests: int = 512
     queue_timeout: Duration = Duration(60)
     max_switch_wait: Duration = Duration(20)
+    batch_patience: Duration = Duration(30)
+    """How much later than it came a batch request counts as come."""
+    recycle: bool = False
+    """Whether a model that grows is parked when idle, to begin anew."""
     start_timeout: Duration = Duration(120)
     """How long a model that starts or loads may stand still: report no progress, and log nothing."""
     abort_grace: Duration = Duration(10)

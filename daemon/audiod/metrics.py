@@ -7,6 +7,7 @@ a route, a status, a word of ours, or the name of a model that is configured; ne
 from __future__ import annotations
 
 import platform
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,10 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from audiod.media.audio_memory import AudioMemory
 from audiod.residency import budget
 from audiod.residency.events import (
+    HOST,
     Announce,
     Cancelled,
     Cause,
@@ -36,7 +39,6 @@ from audiod.residency.events import (
     Reject,
     Released,
     Requested,
-    Resource,
     StartFailed,
     WorkerDied,
     WorkerStopped,
@@ -45,7 +47,8 @@ from audiod.residency.events import (
 )
 from audiod.residency.scheduler import Scheduler
 from audioproto import __version__
-from audioproto.errors import all_errors
+from audioproto.control import Work
+from audioproto.errors import ModelNotFound, all_errors
 from audioproto.types import Death
 from audioproto.types import Residency as S
 
@@ -69,9 +72,10 @@ _EVICTED_TO = {S.PARKING: "parked", S.PARKED: "parked", S.STOPPING: "unloaded", 
 _EVICTED_TO |= {S.FAILED: "unloaded"}
 """Where a model that was up goes, by the next state: straight down where its process had died."""
 
-_EVICTION_CAUSES = (Cause.IDLE, Cause.PRESSURE, Cause.OPERATOR, Cause.FAILURE)
+_EVICTION_CAUSES = tuple(cause for cause in Cause if cause is not Cause.WANTED)
 _DEATHS = (*Death, "start_failed", "load_failed")
-_STAGES = ("queued", "running")
+STAGES = ("uploading", "decoding", "queued", "running", "sending")
+"""How far a request had come whose client left: it or the daemon was at its body, its audio, or its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ METRICS = (
         "audiod_cancelled_requests_total",
         "counter",
         ("model", "stage"),
-        "Requests whose client left while they waited or ran.",
+        "Requests whose client left before their answer was out.",
     ),
     Described(
         "audiod_first_byte_seconds",
@@ -168,6 +172,10 @@ METRICS = (
     Described(
         "audiod_reclaim_residue_bytes", "gauge", ("model",), "Memory that its last park or unload did not give back."
     ),
+    Described(
+        "audiod_audio_memory_bytes", "gauge", (), "Audio held for requests: uploads, decoded or not, unsent speech."
+    ),
+    Described("audiod_audio_memory_limit_bytes", "gauge", (), "Audio that may be held for requests."),
     # media
     Described("audiod_media_failures_total", "counter", ("task", "reason"), "Media processes that failed at work."),
 )
@@ -214,13 +222,16 @@ class Metrics:
         self.registry.register(self._snapshot)
         ProcessCollector(registry=self.registry)
         self._waiting: dict[int, tuple[str, float]] = {}
-        self._running: dict[int, str] = {}
+        self._running: dict[int, tuple[str, float]] = {}
         self._entered: dict[str, float] = {}
         self._started: dict[str, float] = {}
         self._known: set[str] = set()
+        self.work: defaultdict[str, Work] = defaultdict(Work)
+        """By model: what audioctl makes rates of, which cannot read a registry."""
         # A counter that appears with its first event shows no increase to Prometheus: so it is there before, with 0.
         for code in all_errors():
             self._errors.labels(code)
+        self._cancelled.labels("", "uploading")
         for task in MEDIA_TASKS:
             for reason in MEDIA_FAILURES:
                 self._media.labels(task, reason)
@@ -245,6 +256,10 @@ class Metrics:
         self._requests.labels(endpoint, model, str(status)).inc()
         self._seconds.labels(endpoint, model).observe(took_s)
 
+    def observe_cancelled(self, model: str, stage: str) -> None:
+        """A client left at a stage that residency knows nothing of; `model` is empty where it was not known yet."""
+        self._cancelled.labels(model, stage).inc()
+
     def observe_error(self, code: str) -> None:
         self._errors.labels(code).inc()
 
@@ -254,10 +269,16 @@ class Metrics:
     def observe_audio(self, model: str, audio_s: float, engine_s: float) -> None:
         self._audio.labels(model).inc(audio_s)
         self._engine.labels(model).inc(engine_s)
+        self.work[model].audio_s += audio_s
 
     def observe_media_failure(self, task: str, reason: str) -> None:
         """`task` is of MEDIA_TASKS, `reason` of MEDIA_FAILURES."""
         self._media.labels(task, reason).inc()
+
+    def watch(self, memory: AudioMemory) -> None:
+        """Show `memory` in every scrape from now on."""
+        self._gauge("audiod_audio_memory_bytes").set_function(lambda: memory.held_bytes)
+        self._gauge("audiod_audio_memory_limit_bytes").set_function(lambda: memory.limit_bytes)
 
     # --- what the manager tells -------------------------------------------------------------------------------------
 
@@ -270,8 +291,8 @@ class Metrics:
                 if waited := self._waiting.pop(request, None):
                     self._cancelled.labels(waited[0], "queued").inc()
             case Released(request, abandoned):
-                if (ran := self._running.pop(request, None)) and abandoned:
-                    self._cancelled.labels(ran, "running").inc()
+                if ran := self._running.pop(request, None):
+                    self._ended(*ran, now, abandoned=abandoned)
             case StartFailed(model):
                 self._deaths.labels(model, "start_failed").inc()
             case LoadFailed(model):
@@ -283,13 +304,24 @@ class Metrics:
         for instruction in instructions:
             match instruction:
                 case Grant(request, model):
-                    self._running[request] = model
+                    self._running[request] = (model, now)
                     _, since = self._waiting.pop(request)
                     self._queue_wait.labels(model).observe(now - since)
-                case Reject(request):
-                    del self._waiting[request]
+                    self.work[model].granted += 1
+                    self.work[model].waited_s += now - since
+                case Reject(request, error):
+                    model, _ = self._waiting.pop(request)
+                    if not isinstance(error, ModelNotFound):
+                        self.work[model].refused += 1
                 case Announce():
                     self._announced(instruction, now)
+
+    def _ended(self, model: str, since: float, now: float, *, abandoned: bool) -> None:
+        self.work[model].worked_s += now - since
+        if abandoned:
+            self._cancelled.labels(model, "running").inc()
+        else:
+            self.work[model].served += 1
 
     def _announced(self, announce: Announce, now: float) -> None:
         model, previous, state = announce.model, announce.previous, announce.state
@@ -301,13 +333,15 @@ class Metrics:
             self._evictions.labels(model, announce.cause, to).inc()
         if state is S.STARTING:
             self._started[model] = now
+        if state is S.READY and previous is S.LOADING:
+            self.work[model].loads += 1
         if (previous, state) == (S.LOADING, S.READY) and announce.wanted_since is not None:
             cold = self._started.get(model, now) >= announce.wanted_since
             self._switches.labels(model, "unloaded" if cold else "parked").observe(now - announce.wanted_since)
 
     # --- scrapes ----------------------------------------------------------------------------------------------------
 
-    def look(self, scheduler: Scheduler, now: float, device: str, *, ready: bool) -> None:
+    def look(self, scheduler: Scheduler, now: float, *, ready: bool) -> None:
         """Take the gauges from the state as it is now. On the event loop, whose state it is."""
         for model in scheduler.models.keys() - self._known:
             self._make_known(model)
@@ -321,7 +355,9 @@ class Metrics:
         gauge("audiod_ready").add_metric([], ready and not scheduler.draining)
         gauge("audiod_draining").add_metric([], scheduler.draining)
         gauge("audiod_queue_limit_requests").add_metric([], scheduler.limits.queue_requests)
-        gauge("audiod_budget_bytes").add_metric([device], scheduler.limits.device_bytes)
+        budgets = gauge("audiod_budget_bytes")
+        for device, device_bytes in scheduler.limits.devices.items():
+            budgets.add_metric([device], device_bytes)
         gauge("audiod_park_budget_bytes").add_metric([], scheduler.limits.host_bytes)
         states, leases = gauge("audiod_model_state"), gauge("audiod_leases")
         queue, oldest = gauge("audiod_queue_requests"), gauge("audiod_queue_oldest_seconds")
@@ -330,10 +366,11 @@ class Metrics:
             for value in S:
                 states.add_metric([model, value], state.state is value)
             leases.add_metric([model], len(state.leases))
-            queue.add_metric([model], len(state.waiters))
-            oldest.add_metric([model], now - next(iter(state.waiters.values()), now))
-            resident.add_metric([device, model], budget.holds(state, Resource.DEVICE))
-            parked.add_metric([model], budget.holds(state, Resource.HOST))
+            queue.add_metric([model], len(state.queue))
+            came_at = state.queue.oldest_came_at
+            oldest.add_metric([model], 0.0 if came_at is None else now - came_at)
+            resident.add_metric([state.device, model], budget.holds(state, state.device))
+            parked.add_metric([model], budget.holds(state, HOST))
         self._snapshot.families = families
 
     def _make_known(self, model: str) -> None:
@@ -341,7 +378,7 @@ class Metrics:
         self._known.add(model)
         for counter in (self._audio, self._engine, self._residue):
             counter.labels(model)
-        for stage in _STAGES:
+        for stage in STAGES:
             self._cancelled.labels(model, stage)
         for reason in _DEATHS:
             self._deaths.labels(model, reason)

@@ -5,11 +5,13 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
     AudiodError
      +- BadRequest            the caller's fault, will never work as sent
      |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
-     +- UploadTooLarge
+     +- UploadTooLarge, UploadStalled
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
-     +- Unauthorized, PermissionDenied, ConfigInvalid, DaemonUnreachable
+     +- Unauthorized, PermissionDenied, DaemonUnreachable
+     +- ConfigInvalid
+     |   +- DeviceNotFound
      +- Unavailable           passing: try again after `retry_after_s`
-         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded
+         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded, DeviceUnreadable
      +- EngineFailed          the engine raised on this request
      +- InstallFailed, Interrupted
 """
@@ -96,6 +98,14 @@ class UploadTooLarge(AudiodError):
     exit_status = 2
 
 
+class UploadStalled(AudiodError):
+    """The client stopped sending in the middle of its request."""
+
+    code = "upload_stalled"
+    http_status = 408
+    exit_status = 9
+
+
 class NotFound(AudiodError):
     code = "not_found"
     http_status = 404
@@ -148,6 +158,12 @@ class ConfigInvalid(AudiodError):
     exit_status = 7
 
 
+class DeviceNotFound(ConfigInvalid):
+    """The configuration names a device that this host does not have."""
+
+    code = "device_not_found"
+
+
 class DaemonUnreachable(AudiodError):
     code = "daemon_unreachable"
     http_status = 502
@@ -182,6 +198,12 @@ class ModelUnloaded(Unavailable):
 
 class WorkerDied(Unavailable):
     code = "worker_died"
+
+
+class DeviceUnreadable(Unavailable):
+    """A device, or its driver, does not say how its memory stands."""
+
+    code = "device_unreadable"
 
 
 class EngineFailed(AudiodError):

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.media.upload import Upload
-from audioproto.errors import AudioTooLong, BadAudio, UploadTooLarge
+from audioproto.errors import AudioTooLong, BadAudio, QueueFull, UploadTooLarge
 from daemons import AUDIO
 from media_pools import LIMIT_BYTES, decoded, media_pool, zygotes
 from sounds import muxed, s16, similarity, sweep, tone, wav
@@ -142,7 +143,7 @@ async def test_a_damaged_stretch_does_not_cost_the_rest(pool: MediaPool) -> None
 
 
 async def test_one_upload_can_be_decoded_twice(pool: MediaPool) -> None:
-    with Upload(LIMIT_BYTES) as upload:
+    with AudioMemory(LIMIT_BYTES).hold() as held, Upload(LIMIT_BYTES, held) as upload:
         upload.write(FORMATS["flac"]())
         with await pool.decode(upload) as first, await pool.decode(upload) as second:
             assert os.pread(first.fd, 10**6, 0) == os.pread(second.fd, 10**6, 0) != b""
@@ -150,7 +151,7 @@ async def test_one_upload_can_be_decoded_twice(pool: MediaPool) -> None:
 
 async def test_the_pcm_is_sealed(pool: MediaPool) -> None:
     for data in (wav(sweep(1.0, 16_000), 16_000), FORMATS["flac"]()):
-        with Upload(LIMIT_BYTES) as upload:
+        with AudioMemory(LIMIT_BYTES).hold() as held, Upload(LIMIT_BYTES, held) as upload:
             upload.write(data)
             with await pool.decode(upload) as pcm:
                 with pytest.raises(PermissionError):
@@ -160,7 +161,7 @@ async def test_the_pcm_is_sealed(pool: MediaPool) -> None:
 
 
 def test_an_upload_is_cut_off_at_its_limit() -> None:
-    with Upload(10) as upload:
+    with AudioMemory(LIMIT_BYTES).hold() as held, Upload(10, held) as upload:
         upload.write(b"12345")
         with pytest.raises(UploadTooLarge):
             upload.write(b"678901")
@@ -296,3 +297,46 @@ async def test_a_mutated_file_is_decoded_or_refused_and_nothing_else(pool: Media
             assert refused
         else:
             assert 0 < len(pcm) <= MAX_AUDIO_S * 32_000
+
+
+# --- how much is held -----------------------------------------------------------------------------------------------
+
+
+async def test_pcm_is_held_exactly_while_it_is_open(pool: MediaPool) -> None:
+    memory = AudioMemory(LIMIT_BYTES)
+    for name in ("flac", "mp3"):
+        with memory.hold() as held, Upload(LIMIT_BYTES, held) as upload:
+            upload.write(FORMATS[name]())
+            with await pool.decode(upload) as pcm:
+                assert memory.held_bytes == upload.size + pcm.samples * 2
+            assert memory.held_bytes == upload.size
+        assert memory.held_bytes == 0
+
+
+async def test_a_file_that_grows_is_stopped_when_there_is_no_more_room() -> None:
+    """Ten minutes of silence are 0.1 MB as FLAC and 19 MB decoded; it never held more than there was."""
+    silence = muxed("flac", "flac", np.zeros(600 * 16_000), 16_000)
+    memory = AudioMemory(10_000_000)
+    async with media_pool() as pool:
+        with memory.hold() as held, memory.hold() as other, Upload(LIMIT_BYTES, held) as upload:
+            upload.write(silence)
+            with pytest.raises(UploadTooLarge):
+                await pool.decode(upload)
+            assert memory.held_bytes == len(silence), "and all of it is given back"
+            memory.limit_bytes = 30_000_000
+            other.reserve(20_000_000)
+            with pytest.raises(QueueFull):
+                await pool.decode(upload)
+            other.give_back(20_000_000)
+            with await pool.decode(upload) as pcm:
+                assert pcm.duration_s == 600
+                assert memory.held_bytes == len(silence) + 600 * 32_000
+
+
+async def test_wav_that_is_only_copied_is_held_as_well(pool: MediaPool) -> None:
+    memory = AudioMemory(3_000_000)
+    with memory.hold() as held, Upload(LIMIT_BYTES, held) as upload:
+        upload.write(wav(np.zeros(50 * 16_000), 16_000))
+        with pytest.raises(UploadTooLarge):
+            await pool.decode(upload)
+        assert memory.held_bytes == upload.size

@@ -1,4 +1,4 @@
-"""Real zygotes and workers, run by the daemon's handles: coming up, pausing, giving up, and want of memory.
+"""Real zygotes and workers, run by the daemon's handles: coming up, pausing, being given up, and want of memory.
 
 The engine is the scripted one, which does what the test tells it, step by step.
 """

@@ -14,15 +14,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import errors, health, metrics, models, speech, transcriptions
-from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STARTED, Services
+from audiod.api import bodies, errors, health, metrics, models, speech, transcriptions
+from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
 from audioproto.errors import AudiodError
 
 logger = logging.getLogger(__name__)
-
-JSON_BODY_BYTES = 1024 * 1024
-"""Largest body of a request that is not an upload."""
 
 _NEEDS_KEY = "/v1/"
 """Health and metrics are for machines that watch, and name nothing but models."""
@@ -30,8 +27,8 @@ _NEEDS_KEY = "/v1/"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
-    web.post("/v1/audio/transcriptions", transcriptions.transcribe),
-    web.post("/v1/audio/speech", speech.speak),
+    web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
+    web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
     web.get("/v1/audio/voices", models.list_voices),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
@@ -56,7 +53,14 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await _answer(request, handler)
         status = response.status
-        return response
+    except asyncio.CancelledError:
+        _count_leaver(request)
+        raise
+    except ConnectionError as error:
+        _count_leaver(request)
+        if isinstance(error, ConnectionAbortedError):  # it was us who left
+            logger.warning("%s is cut off: %s", request.path, error)
+        return _cut_off(request)
     finally:
         services.running -= 1
         took_s = time.monotonic() - started
@@ -66,6 +70,8 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
             key = request.get(KEY, "")
             extra = {"model": model, "status": status, "seconds": round(took_s, 3), "key": key}
             logger.info("%s %s %d %.3f s", request.method, request.path, status, took_s, extra=extra)
+    await bodies.finish(request, response, services.config.server)
+    return response
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -77,21 +83,28 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = error
     except web.HTTPException as error:
         failure = errors.from_http(error)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ConnectionError):
         raise
-    except ConnectionError:
-        raise  # the client has gone; aiohttp closes up
     except Exception:
         logger.exception("unexpected error in %s %s", request.method, request.path)
         failure = AudiodError("internal error; the log has the details under this request's id")
     request.app[SERVICES].metrics.observe_error(failure.code)
     if BEGUN in request:
-        # Too late for a status: cut the connection, so that the client does not take half an answer for a whole one.
         logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
-        if request.transport is not None:
-            request.transport.abort()
-        return request[BEGUN]
+        return _cut_off(request)
     return errors.response(failure)
+
+
+def _cut_off(request: web.Request) -> web.StreamResponse:
+    """It is too late for a status: cut the connection, or half an answer would be taken for a whole one."""
+    if request.transport is not None:
+        request.transport.abort()
+    return request.get(BEGUN) or web.Response()
+
+
+def _count_leaver(request: web.Request) -> None:
+    if stage := request.get(STAGE, ""):
+        request.app[SERVICES].metrics.observe_cancelled(request.get(MODEL, ""), stage)
 
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
@@ -103,7 +116,7 @@ async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
 
 def build(services: Services) -> web.Application:
     """The HTTP application on `services`."""
-    app = web.Application(middlewares=[around], client_max_size=JSON_BODY_BYTES)
+    app = web.Application(middlewares=[around], client_max_size=bodies.JSON_BODY_BYTES)
     app[SERVICES] = services
     app[health.MIRRORS] = health.MirrorWatch()
     app.on_response_prepare.append(_stamp)

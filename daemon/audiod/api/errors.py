@@ -19,6 +19,8 @@ class _Detail(msgspec.Struct):
     type: str
     param: str | None
     code: str | None
+    position: int | msgspec.UnsetType = msgspec.UNSET
+    """Ours, not OpenAI's: the place in the queue, from 1."""
 
 
 class _Envelope(msgspec.Struct):
@@ -44,9 +46,9 @@ def _type_of(status: int) -> str:
 def envelope(error: AudiodError) -> bytes:
     """The JSON body for `error`; the hint is part of the message, because SDKs show nothing else."""
     message = f"{error.message} (try: {error.hint})" if error.hint else error.message
-    return msgspec.json.encode(
-        _Envelope(_Detail(message, _type_of(error.http_status), error.param or None, error.code))
-    )
+    position = msgspec.UNSET if error.position is None else error.position
+    detail = _Detail(message, _type_of(error.http_status), error.param or None, error.code, position)
+    return msgspec.json.encode(_Envelope(detail))
 
 
 def response(error: AudiodError) -> web.Response:
@@ -56,6 +58,9 @@ def response(error: AudiodError) -> web.Response:
         answer.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        answer.headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
+    if error.http_status == HTTPStatus.REQUEST_TIMEOUT:
+        answer.force_close()  # the rest of the request could not be told from the next one
     if error.http_status >= 500 and not isinstance(error, Unavailable):
         answer.headers["x-should-retry"] = "false"
     return answer

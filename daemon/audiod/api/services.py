@@ -9,6 +9,7 @@ from aiohttp import web
 
 from audiod.api.auth import Keys
 from audiod.config import Config
+from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.models.library import Library
@@ -31,6 +32,7 @@ class Services:
     keys: Keys
     manager: ResidencyManager
     media: MediaPool
+    audio_memory: AudioMemory
     metrics: Metrics
     started: bool = False
     """The preload is through, well or not."""
@@ -60,7 +62,7 @@ class Services:
     def _has_loaded(self, model: str) -> bool:
         """Whether the model has been ready since the daemon was started."""
         state = self.manager.scheduler.models.get(model)
-        return state is not None and state.load_s > 0
+        return state is not None and state.loads > 0
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
@@ -73,6 +75,9 @@ KEY: web.RequestKey[str] = web.RequestKey("key", str)
 
 STARTED: web.RequestKey[float] = web.RequestKey("started", float)
 """When the request came, by time.monotonic()."""
+
+STAGE: web.RequestKey[str] = web.RequestKey("stage", str)
+"""What a request is at while no model is: of audiod/metrics.py's STAGES, or empty where residency counts it."""
 
 BEGUN: web.RequestKey[web.StreamResponse] = web.RequestKey("begun", web.StreamResponse)
 """The streamed answer, once its first bytes are on their way and its status can no longer change."""

@@ -1,21 +1,28 @@
 """POST /v1/audio/speech: text in, audio out as it is produced.
 
-The text is checked here and the voice chosen; what can be spoken is the engine's matter, how it is encoded media's.
+The text is checked here and the voice chosen; what can be spoken is the engine's matter, how it is encoded media's. The
+model is given back when it has spoken, however slowly the client listens.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Union
 
 import msgspec
 from aiohttp import web
 
-from audiod.api.services import BEGUN, MODEL, SERVICES, STARTED
+from audiod.api import bodies
+from audiod.api.demand import Value, Wishes, at_work, read_wishes, with_second_try
+from audiod.api.services import BEGUN, MODEL, SERVICES, STAGE, STARTED
+from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
-from audioproto.errors import BadRequest, UnspeakableText, WorkerDied
+from audioproto.errors import AudiodError, BadRequest, UnspeakableText
 from audioproto.worker import AudioChunk, AudioStart, Done, Synthesize
 
 SPEED_RANGE = (0.25, 4.0)
@@ -35,6 +42,10 @@ class SpeechRequest(msgspec.Struct):
     instructions: str | None = None
     response_format: str = "mp3"
     speed: float = 1.0
+    priority: str | None = None
+    keep_alive: Value = None
+    park_keep_alive: Value = None
+    timeout: Value = None
 
 
 _decoder = msgspec.json.Decoder(SpeechRequest)
@@ -66,54 +77,92 @@ def _field_of(message: str) -> str:
     return quoted[1].removeprefix("$.").split(".")[0] if len(quoted) == 3 else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A checked request: what to speak, by which model, how to send it, and what else is wished for."""
+
+    model: str
+    work: Synthesize
+    format: SpeechFormat
+    wishes: Wishes
+
+
 async def speak(request: web.Request) -> web.StreamResponse:
-    """Answer with audio, streamed. A worker that dies before anything was sent is forgiven once."""
+    """Answer with audio, streamed. A worker that fails before anything was sent is forgiven once."""
     services = request.app[SERVICES]
-    asked = parse(await request.read(), services.config.server.input_characters)
+    server = services.config.server
+    request[STAGE] = "uploading"
+    asked = parse(await bodies.read_json_body(request, server), server.input_characters)
+    request[STAGE] = ""
+    wishes = read_wishes(asked.priority, asked.keep_alive, asked.park_keep_alive, asked.timeout)
     voice = asked.voice.id if isinstance(asked.voice, VoiceObject) else asked.voice
     entry, voice = services.library.speaker(asked.model, voice, asked.input)
     request[MODEL] = entry.id
     work = Synthesize(0, asked.input, voice, asked.speed, asked.instructions or "")
-    try:
-        return await _speak(request, entry.id, work, SpeechFormat(asked.response_format))
-    except WorkerDied:
-        if BEGUN in request:
-            raise
-        return await _speak(request, entry.id, work, SpeechFormat(asked.response_format))
+    speech = Speech(entry.id, work, SpeechFormat(asked.response_format), wishes)
+    return await with_second_try(request, partial(_speak, request, speech))
 
 
-async def _speak(request: web.Request, model: str, work: Synthesize, audio_format: SpeechFormat) -> web.StreamResponse:
-    services = request.app[SERVICES]
-    response = web.StreamResponse(headers={"Content-Type": audio_format.content_type})
-    async with AsyncExitStack() as stack:
-        worker = await stack.enter_async_context(services.manager.lease(model, services.config.residency.queue_timeout))
-        job = await stack.enter_async_context(worker.run(work))
-        encoder = None
-        rate = spoken_bytes = 0
-        async for message in job:
-            match message:
-                case AudioStart(sample_rate=rate, tempo=tempo):
-                    encoder = await stack.enter_async_context(services.media.encoder(audio_format, rate, tempo))
-                case AudioChunk(pcm=pcm):
-                    assert encoder is not None
-                    spoken_bytes += len(pcm)
-                    await _write(request, response, await encoder.feed(pcm))
-                case Done(engine_s=engine_s) if rate:
-                    services.metrics.observe_audio(model, spoken_bytes / 2 / rate, engine_s)
-        if encoder is None:
-            raise UnspeakableText("the model found nothing to speak in this text", param="input")
-        await _write(request, response, await encoder.finish())
-    await response.write_eof()
+async def _speak(request: web.Request, speech: Speech) -> web.StreamResponse:
+    """Let the model speak into a spool, and send from there as fast as the client takes it."""
+    response = web.StreamResponse(headers={"Content-Type": speech.format.content_type})
+    with request.app[SERVICES].audio_memory.hold() as held:
+        spool = Spool(held)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
+                await _send(spool, request, response)
+        except ExceptionGroup as group:  # where both ends failed, the first to say so was the cause
+            raise group.exceptions[0] from None
     return response
 
 
-async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Send `data`; the answer begins with the first of it, so that errors before have their own status."""
-    if not data:
-        return
-    if not response.prepared:
-        request[BEGUN] = response
-        await response.prepare(request)
-        metrics = request.app[SERVICES].metrics
-        metrics.observe_first_byte(request[MODEL], time.monotonic() - request[STARTED])
-    await response.write(data)
+async def _fill(spool: Spool, request: web.Request, speech: Speech) -> None:
+    try:
+        await _encode(spool, request, speech)
+    except AudiodError as error:
+        await spool.end(error)
+    else:
+        await spool.end()
+
+
+async def _encode(spool: Spool, request: web.Request, speech: Speech) -> None:
+    services = request.app[SERVICES]
+    rate = spoken_bytes = 0
+    demand = speech.wishes.to_speak(speech.work.text)
+    wait_s = speech.wishes.wait_s(services.config.residency.queue_timeout)
+    async with AsyncExitStack() as stack:
+        encoder = None
+        async with at_work(request, speech.model, speech.work, demand, wait_s) as job:
+            async for message in job:
+                match message:
+                    case AudioStart(sample_rate=rate, tempo=tempo):
+                        encoder = await stack.enter_async_context(services.media.encoder(speech.format, rate, tempo))
+                    case AudioChunk(pcm=pcm):
+                        assert encoder is not None
+                        spoken_bytes += len(pcm)
+                        await spool.put(await encoder.feed(pcm))
+                    case Done(engine_s=engine_s) if rate:
+                        services.metrics.observe_audio(speech.model, spoken_bytes / 2 / rate, engine_s)
+        request[STAGE] = "sending"
+        if encoder is None:
+            raise UnspeakableText("the model found nothing to speak in this text", param="input")
+        await spool.put(await encoder.finish())
+
+
+async def _send(spool: Spool, request: web.Request, response: web.StreamResponse) -> None:
+    """The answer begins with the first piece, so that errors before it have their own status."""
+    services = request.app[SERVICES]
+    longest_s = bodies.seconds(services.config.server.answer_stall)
+    try:
+        while piece := await spool.read():
+            if not response.prepared:
+                request[BEGUN] = response
+                await response.prepare(request)
+                services.metrics.observe_first_byte(request[MODEL], time.monotonic() - request[STARTED])
+            async with asyncio.timeout(longest_s):
+                await response.write(piece)
+        async with asyncio.timeout(longest_s):
+            await response.write_eof()
+    except TimeoutError as error:
+        raise ConnectionAbortedError(f"its client took nothing of the answer for {longest_s:g} s") from error

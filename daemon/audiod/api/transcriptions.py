@@ -9,22 +9,30 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from audiod.api import transcripts
-from audiod.api.services import MODEL, SERVICES
+from audiod.api.bodies import READ_BYTES, Body
+from audiod.api.demand import Wishes, at_work, read_wishes, with_second_try
+from audiod.api.services import MODEL, SERVICES, STAGE
+from audiod.config import Server
+from audiod.media.audio_memory import Held
 from audiod.media.pool import Pcm
-from audiod.media.upload import Upload
-from audioproto.errors import BadRequest, WorkerDied
+from audiod.media.upload import Upload, too_large
+from audiod.residency.events import Demand
+from audioproto.errors import BadRequest
 from audioproto.worker import Done, Segment, Transcribe
 
 FIELD_BYTES = 64 * 1024
 """Longest text field of the form."""
 
+FORM_BYTES = 1024 * 1024
+"""What a form may have beside its file: text fields, boundaries, headers of parts."""
+
 GRANULARITIES = ("word", "segment")
-_READ_BYTES = 256 * 1024
 _MAX_PARTS = 1000
 
 
@@ -39,19 +47,27 @@ class Form:
     def text(self, name: str, default: str = "") -> str:
         return self.fields[name][-1] if self.fields.get(name) else default
 
+    def extension(self, name: str) -> str | None:
+        return self.text(name) or None
 
-async def read_form(request: web.Request, limit_bytes: int) -> Form:
+
+async def read_form(request: web.Request, server: Server, held: Held) -> Form:
     """Read the whole form; the caller closes `upload`. Fields may come before or after the file.
 
-    Raises BadRequest for anything but a form, UploadTooLarge.
+    Raises BadRequest for anything but a form, UploadTooLarge, UploadStalled, and what Held.reserve raises: before any
+    of the body is read, where the client says how long it is.
     """
     kind, options = parse_options_header(request.headers.get("Content-Type", ""))
     if kind != "multipart/form-data":
         raise BadRequest("send multipart/form-data with the fields file and model")
-    form = Form(Upload(limit_bytes))
+    limit_bytes = int(server.upload_limit)
+    body = Body(request, limit_bytes + FORM_BYTES, server.upload_stall, too_large(limit_bytes))
+    body.refuse_early()
+    form = Form(Upload(limit_bytes, held, request.content_length or 0))
     try:
         parser = PushMultipartParser(options.get("boundary", ""), max_segment_count=_MAX_PARTS)
-        await _read_parts(parser.parse_async(request.content.read, _READ_BYTES), form)
+        await _read_parts(parser.parse_async(body.read, READ_BYTES), form)
+        form.upload.complete()
     except MultipartError as error:
         form.upload.close()
         raise BadRequest(f"the multipart body is malformed: {error}") from error
@@ -63,7 +79,7 @@ async def read_form(request: web.Request, limit_bytes: int) -> Form:
 
 async def _read_parts(events: AsyncIterator[MultipartSegment | bytes | bytearray | None], form: Form) -> None:
     """Each part comes as its headers, then its content in pieces, then None."""
-    name, text = "", bytearray()
+    name, text, total_bytes = "", bytearray(), 0
     async for event in events:
         if isinstance(event, MultipartSegment):
             name, text = event.name or "", bytearray()
@@ -75,8 +91,11 @@ async def _read_parts(events: AsyncIterator[MultipartSegment | bytes | bytearray
             form.upload.write(event)
         else:
             text += event
+            total_bytes += len(event)
             if len(text) > FIELD_BYTES:
                 raise BadRequest(f"the field {name} is longer than {FIELD_BYTES} bytes", param=name)
+            if total_bytes > FORM_BYTES:
+                raise BadRequest(f"the form's fields are longer than {FORM_BYTES} bytes together")
 
 
 def _decoded(name: str, text: bytearray) -> str:
@@ -96,6 +115,7 @@ class Asked:
     prompt: str
     temperature: float
     granularities: tuple[str, ...]
+    wishes: Wishes
 
 
 def check(form: Form) -> Asked:
@@ -119,37 +139,49 @@ def check(form: Form) -> Asked:
     for granularity in named:
         if granularity not in GRANULARITIES:
             raise BadRequest("timestamp_granularities[] must be word or segment", param="timestamp_granularities[]")
-    return Asked(model, response_format, form.text("language"), form.text("prompt"), temperature, tuple(named))
+    wishes = read_wishes(
+        form.extension("priority"),
+        form.extension("keep_alive"),
+        form.extension("park_keep_alive"),
+        form.extension("timeout"),
+    )
+    return Asked(model, response_format, form.text("language"), form.text("prompt"), temperature, tuple(named), wishes)
 
 
 async def transcribe(request: web.Request) -> web.StreamResponse:
-    """Answer in the response_format asked for. A worker that dies meanwhile is forgiven once."""
+    """Answer in the response_format asked for. A worker that dies or has no memory is forgiven once."""
     services = request.app[SERVICES]
-    form = await read_form(request, services.config.server.upload_limit)
-    with form.upload:
-        asked = check(form)
-        entry = services.library.transcriber(asked.model)
-        request[MODEL] = entry.id
-        pcm = await services.media.decode(form.upload)
-    with pcm:
-        work = Transcribe(
-            0, pcm.samples, asked.language, asked.prompt, asked.temperature, words="word" in asked.granularities
-        )
-        try:
-            segments, language = await _recognise(request, entry.id, work, pcm)
-        except WorkerDied:
-            segments, language = await _recognise(request, entry.id, work, pcm)
-        duration_s = pcm.duration_s
+    server = services.config.server
+    with services.audio_memory.hold() as held:
+        request[STAGE] = "uploading"
+        form = await read_form(request, server, held)
+        with form.upload:
+            asked = check(form)
+            entry = services.library.transcriber(asked.model)
+            request[MODEL] = entry.id
+            request[STAGE] = "decoding"
+            pcm = await services.media.decode(form.upload)
+        with pcm:
+            request[STAGE] = ""
+            duration_s = pcm.duration_s
+            work = Transcribe(
+                0, pcm.samples, asked.language, asked.prompt, asked.temperature, words="word" in asked.granularities
+            )
+            demand = asked.wishes.to_transcribe(duration_s, server.batch_after)
+            wait_s = asked.wishes.wait_s(services.config.residency.queue_timeout)
+            attempt = partial(_recognise, request, entry.id, work, pcm, demand, wait_s)
+            segments, language = await with_second_try(request, attempt)
     body = transcripts.render(asked.response_format, segments, language, duration_s, asked.granularities)
     return web.Response(body=body, content_type=transcripts.FORMATS[asked.response_format], charset="utf-8")
 
 
-async def _recognise(request: web.Request, model: str, work: Transcribe, pcm: Pcm) -> tuple[list[Segment], str]:
+async def _recognise(
+    request: web.Request, model: str, work: Transcribe, pcm: Pcm, demand: Demand, wait_s: float
+) -> tuple[list[Segment], str]:
     services = request.app[SERVICES]
     segments: list[Segment] = []
     language = ""
-    lease = services.manager.lease(model, services.config.residency.queue_timeout)
-    async with lease as worker, worker.run(work, pcm.fd) as job:
+    async with at_work(request, model, work, demand, wait_s, pcm.fd) as job:
         async for message in job:
             if isinstance(message, Segment):
                 segments.append(message)

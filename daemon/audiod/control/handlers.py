@@ -16,18 +16,21 @@ from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import doctor
 from audiod.control.checks import Patient, Resident
+from audiod.control.outlook import Outlook, outlook
 from audiod.models import install
 from audiod.residency import budget
-from audiod.residency.events import Resource
-from audiod.residency.machine import ModelState
+from audiod.residency.events import HOST
+from audiod.residency.machine import STORY_LENGTH, ModelState
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import (
+    Chapter,
     Diagnosis,
     Drain,
     Event,
     GetDoctor,
     GetModels,
     GetStatus,
+    GetStory,
     GetVersion,
     Load,
     ModelInfo,
@@ -40,6 +43,7 @@ from audioproto.control import (
     Reload,
     Request,
     Status,
+    Story,
     Undrain,
     Unload,
     Version,
@@ -106,6 +110,8 @@ class Control:
             case Pull(model):
                 self._services.library.entry(model)
                 return await self._pulling(http, model)
+            case GetStory(model):
+                return _json(self._story(self._services.library.named(model).id))
             case GetDoctor(network):
                 return await self._examination(http, network)
             case WatchEvents():
@@ -157,13 +163,15 @@ class Control:
 
     def _patient(self) -> Patient:
         services, scheduler = self._services, self._services.manager.scheduler
-        models = scheduler.models.values()
         return Patient(
             config=services.config,
             entries=services.library.entries,
             limits=scheduler.limits,
-            residents={m.model: Resident(m.state, m.reason, m.ready_bytes, m.parked_bytes) for m in models},
-            reserved_bytes=budget.reserved(models, Resource.DEVICE),
+            residents={
+                m.model: Resident(m.state, m.reason, m.device, m.footprint.ready_bytes, m.footprint.parked_bytes)
+                for m in scheduler.models.values()
+            },
+            reserved_bytes=scheduler.placement.reserved(services.config.residency.device),
             read_config=self._read_config,
             media=services.media,
         )
@@ -193,7 +201,7 @@ class Control:
             config=services.config.file,
             draining=scheduler.draining,
             queue=scheduler.queue_length,
-            memory=await devices.ledger(services.config, scheduler),
+            memory=await devices.ledger(scheduler),
             # One that a reload took out of the catalogue is on its way out.
             models=[self._model_status(state, now) for state in scheduler.models.values() if not state.removed],
             readiness=readiness.status,
@@ -204,28 +212,57 @@ class Control:
         entry = self._services.library.entry(state.model)
         processes = self._services.manager.processes.get(state.model)
         keep_s = {
-            Residency.READY: state.profile.keep_alive_s,
-            Residency.PARKED: state.profile.park_keep_alive_s,
+            Residency.READY: state.keep_alive_s,
+            Residency.PARKED: state.park_keep_alive_s,
         }.get(state.state, -1.0)
         resting = state.idle and state.state in (Residency.READY, Residency.PARKED)
         expires = resting and keep_s >= 0 and not state.profile.pinned
+        work = self._services.metrics.work[state.model]
+        running_s = sum(now - lease.granted_at for lease in state.leases.values())
         return ModelStatus(
             model=state.model,
             engine=entry.engine,
             task=entry.task,
             state=state.state,
-            device=self._services.config.residency.device,
-            device_bytes=budget.holds(state, Resource.DEVICE),
-            host_bytes=budget.holds(state, Resource.HOST),
+            device=state.device,
+            device_bytes=budget.holds(state, state.device),
+            host_bytes=budget.holds(state, HOST),
             zygote_pid=processes.zygote.pid if processes and processes.zygote else None,
             worker_pid=processes.worker.pid if processes and processes.worker else None,
             leases=len(state.leases),
-            queue=len(state.waiters),
+            queue=len(state.queue),
+            estimate_s=self._services.manager.scheduler.estimate_wait_s(state.model) if state.queue else None,
             idle_s=max(0.0, now - state.idle_since) if resting else None,
             expires_s=max(0.0, state.idle_since + keep_s - now) if expires else None,
             pinned=state.profile.pinned,
             reason=state.reason,
             log=processes.last_log if processes and state.state is Residency.FAILED else [],
+            work=msgspec.structs.replace(work, worked_s=work.worked_s + running_s),
+        )
+
+    def _story(self, model: str) -> Story:
+        manager, library = self._services.manager, self._services.library
+        state, now = manager.scheduler.models[model], manager.now()
+        wall_clock = time.time() - now
+        story = list(state.story)
+        began = now - (time.monotonic() - self._started)
+        ends = [chapter.at for chapter in story] + [now]
+        states = [(began, story[0].previous if story else state.state, "the daemon was started")]
+        states += [(chapter.at, chapter.state, chapter.reason) for chapter in story]
+        whole = len(story) < STORY_LENGTH
+        found = outlook(manager.scheduler, model, now)
+        if missing := library.missing(library.entry(model)):
+            found = Outlook([f"it is not installed: {missing} missing"], None, f"audioctl models pull {model}")
+        return Story(
+            model=model,
+            chapters=[
+                Chapter(wall_clock + at, to, until - at, reason)
+                for (at, to, reason), until in zip(states, ends, strict=True)
+            ][0 if whole else 1 :],
+            whole=whole,
+            outlook=found.steps,
+            estimate_s=found.estimate_s,
+            hint=found.hint,
         )
 
     def _models(self) -> ModelList:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from av.container import InputContainer
 from audiod.media import riff, xing
 from audiod.media.claims import check_wave, empty, too_long, truncated
 from audiod.media.filters import Filters, silence_what_is_no_number
+from audiod.media.messages import DECODED_SAMPLES
 from audioproto.errors import BadAudio
 from audioproto.types import PCM_RATE_IN
 
@@ -60,10 +61,12 @@ _PULL_EVERY = 16
 _CONVERT = "ffmpeg -i INPUT -ac 1 -ar 16000 OUTPUT.wav"
 
 
-def decode(source: int, target: int, max_audio_s: float) -> int:
+def decode(source: int, target: int, max_audio_s: float, announce: Callable[[int], None] = lambda samples: None) -> int:
     """Decode the file behind descriptor `source` into `target`, and return the number of samples written.
 
-    Mono s16le at 16 kHz; channels are mixed down; what is no finite number becomes 0. Raises BadAudio and AudioTooLong.
+    Mono s16le at 16 kHz; channels are mixed down; what is no finite number becomes 0. `announce` is told how many
+    there may be next, before more than DECODED_SAMPLES beyond the last such number are written. Raises BadAudio and
+    AudioTooLong.
     """
     read_at = partial(os.pread, source)
     wave = riff.read_header(read_at, os.fstat(source).st_size)
@@ -87,7 +90,7 @@ def decode(source: int, target: int, max_audio_s: float) -> int:
         declared_s = None if wave is not None else _declared_s(container, stream, read_at)
         if declared_s is not None and declared_s > max_audio_s:
             raise too_long(declared_s, max_audio_s)
-        return _decode_stream(container, stream, target, max_audio_s, declared_s)
+        return _decode_stream(container, stream, target, max_audio_s, declared_s, announce)
 
 
 class _Source:
@@ -168,15 +171,23 @@ def _declared_s(container: InputContainer, stream: AudioStream, read_at: riff.Re
 
 
 def _decode_stream(
-    container: InputContainer, stream: AudioStream, target: int, max_audio_s: float, declared_s: float | None
+    container: InputContainer,
+    stream: AudioStream,
+    target: int,
+    max_audio_s: float,
+    declared_s: float | None,
+    announce: Callable[[int], None],
 ) -> int:
     limit = int(max_audio_s * PCM_RATE_IN)
     frames = _Frames(container, stream)
-    samples = 0
+    samples, announced = 0, DECODED_SAMPLES
     for piece in _resampled(frames, stream.codec_context.name.startswith("pcm_f")):
         samples += piece.samples
         if samples > limit:
             raise too_long(max(declared_s or 0.0, samples / PCM_RATE_IN), max_audio_s)
+        if samples > announced:
+            announced = samples + DECODED_SAMPLES
+            announce(announced)
         os.write(target, memoryview(piece.planes[0])[: piece.samples * 2])
     if samples == 0 or frames.damaged > frames.good:
         if frames.damaged:

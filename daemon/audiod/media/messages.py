@@ -19,6 +19,9 @@ PIECE_BYTES = 64 * 1024
 PACKET_BYTES = PIECE_BYTES + 4096
 """Room for any message."""
 
+DECODED_SAMPLES = 2**19
+"""A decoder tells before it writes this many more samples: 1 MiB, or 33 s of audio."""
+
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Base of all messages; the class name is the tag."""
@@ -36,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Decode(Message, frozen=True):
-    """Decode the first descriptor sent along into the second. Answered by Decoded or Refused."""
+    """Decode the first descriptor sent along into the second. Answered by Decoded or Refused, after any Decoding."""
 
     limits: Limits
     max_audio_s: float
@@ -70,6 +73,12 @@ class Started(Message, frozen=True):
     """Forked, and waiting for its job. Comes with a pidfd of the process, to kill it by."""
 
 
+class Decoding(Message, frozen=True):
+    """From now on there may be up to `samples` in all; not said of the first DECODED_SAMPLES."""
+
+    samples: int
+
+
 class Decoded(Message, frozen=True):
     """Mono s16le PCM at 16 kHz was written, `samples` of it."""
 
@@ -89,4 +98,4 @@ class Encoded(Message, frozen=True):
     more: bool = False
 
 
-FromProcess = Union[Started, Decoded, Refused, Encoded]
+FromProcess = Union[Started, Decoding, Decoded, Refused, Encoded]

@@ -18,13 +18,16 @@ from types import TracebackType
 import msgspec
 
 from audiod.media import riff
+from audiod.media.audio_memory import Held
 from audiod.media.claims import check_wave, empty, too_long
 from audiod.media.formats import SpeechFormat, is_unchanged
 from audiod.media.launcher import MediaProcess, MediaZygote
 from audiod.media.messages import (
+    DECODED_SAMPLES,
     PIECE_BYTES,
     Decode,
     Decoded,
+    Decoding,
     Encode,
     Encoded,
     Feed,
@@ -52,11 +55,29 @@ _BROKEN = (EOFError, OSError, msgspec.MsgspecError)
 
 
 class Pcm:
-    """Mono s16le at 16 kHz in a sealed memfd: it can be mapped without fear that it changes. Close it."""
+    """Mono s16le at 16 kHz in a sealed memfd: it can be mapped without fear that it changes. Close it.
 
-    def __init__(self, fd: int, samples: int) -> None:
-        self.fd = fd
+    Its bytes are `held` while it is open.
+    """
+
+    def __init__(self, held: Held) -> None:
+        self.fd = os.memfd_create("audiod-pcm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.samples = 0
+        self._held = held
+        self._reserved_bytes = 0
+
+    def reserve(self, samples: int) -> None:
+        """Make room for so many in all. Raises what Held.reserve raises."""
+        if samples * 2 > self._reserved_bytes:
+            self._held.reserve(samples * 2 - self._reserved_bytes)
+            self._reserved_bytes = samples * 2
+
+    def complete(self, samples: int) -> None:
+        """There are so many, and never more: what was reserved in vain is given back."""
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
         self.samples = samples
+        self._held.give_back(self._reserved_bytes - samples * 2)
+        self._reserved_bytes = samples * 2
 
     @property
     def duration_s(self) -> float:
@@ -67,6 +88,7 @@ class Pcm:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+            self._held.give_back(self._reserved_bytes)
 
     def __enter__(self) -> Pcm:
         return self
@@ -158,27 +180,26 @@ class MediaPool:
         """Told of every process that failed at work, by task and reason (see audiod/metrics.py); for metrics."""
 
     async def decode(self, upload: Upload) -> Pcm:
-        """The upload's (first) audio as PCM, whatever its container; the caller closes both.
+        """The upload's (first) audio as PCM, whatever its container, held as the upload is; the caller closes both.
 
-        Raises BadAudio and AudioTooLong, whatever the upload does to the decoder.
+        Raises BadAudio and AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
         """
         if upload.size == 0:
             raise BadAudio("the upload is empty", param="file")
-        fd = os.memfd_create("audiod-pcm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        pcm = Pcm(upload.held)
         try:
             wave = riff.read_header(partial(os.pread, upload.fd), upload.size)
             if wave is not None and wave.is_plain(PCM_RATE_IN):
                 check_wave(wave, self._max_audio_s)
-                samples = await self._copy(upload, wave, fd)
+                pcm.complete(await self._copy(upload, wave, pcm))
             else:
-                samples = await self._decode(upload, fd)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            return Pcm(fd, samples)
+                pcm.complete(await self._decode(upload, pcm))
         except BaseException:
-            os.close(fd)
+            pcm.close()
             raise
+        return pcm
 
-    async def _copy(self, upload: Upload, wave: riff.WaveHeader, fd: int) -> int:
+    async def _copy(self, upload: Upload, wave: riff.WaveHeader, pcm: Pcm) -> int:
         """Samples that are as wanted already are copied by the kernel: no decoder, so no process (0.2 ms, not 4)."""
         found = wave.found_bytes if wave.claimed_bytes is None else wave.claimed_bytes
         samples = found // 2
@@ -186,20 +207,23 @@ class MediaPool:
             raise empty()
         if samples > self._max_audio_s * PCM_RATE_IN:
             raise too_long(samples / PCM_RATE_IN, self._max_audio_s)
+        pcm.reserve(samples)
         copied = 0
         while rest := samples * 2 - copied:
             count = min(rest, _COPY_BYTES)
-            copied += os.copy_file_range(upload.fd, fd, count, wave.data_offset + copied, copied)
+            copied += os.copy_file_range(upload.fd, pcm.fd, count, wave.data_offset + copied, copied)
             await asyncio.sleep(0)
         return samples
 
-    async def _decode(self, upload: Upload, fd: int) -> int:
+    async def _decode(self, upload: Upload, pcm: Pcm) -> int:
         size_bytes = int(self._max_audio_s * PCM_RATE_IN * 2)
         limits = Limits(self._memory_bytes, math.ceil(self._decode_timeout_s), size_bytes + 2**20)
-        async with self._process(self._decoding, Decode(limits, self._max_audio_s), upload.fd, fd) as process:
+        async with self._process(self._decoding, Decode(limits, self._max_audio_s), upload.fd, pcm.fd) as process:
+            pcm.reserve(DECODED_SAMPLES)
             try:
                 async with asyncio.timeout(self._decode_timeout_s):
-                    answer = await process.receive()
+                    while isinstance(answer := await process.receive(), Decoding):
+                        pcm.reserve(answer.samples)
             except TimeoutError as error:
                 self.on_failure("decode", "timeout")
                 raise BadAudio(
@@ -211,7 +235,7 @@ class MediaPool:
                 self.on_failure("decode", "crashed")
                 raise BadAudio("the decoder crashed on this file", param="file", hint=_CONVERT) from error
         match answer:
-            case Decoded(samples) if samples * 2 == os.fstat(fd).st_size:
+            case Decoded(samples) if samples * 2 == os.fstat(pcm.fd).st_size:
                 return samples
             case Refused(body):
                 raise from_body(body)

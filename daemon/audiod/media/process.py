@@ -23,6 +23,7 @@ from audiod.media.messages import (
     PIECE_BYTES,
     Decode,
     Decoded,
+    Decoding,
     Encode,
     Encoded,
     Feed,
@@ -103,7 +104,7 @@ def _serve(sock: socket.socket) -> None:
     match _decoder.decode(packet):
         case Decode() as job:
             _confine(job.limits)
-            _send(sock, _decode(job, *descriptors))
+            _send(sock, _decode(sock, job, *descriptors))
         case Encode() as job:
             _confine(job.limits)
             _encode(sock, encoder.SpeechEncoder(job.format, job.rate_hz, job.tempo))
@@ -132,9 +133,11 @@ def _confine(limits: Limits) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def _decode(job: Decode, source: int, target: int) -> Decoded | Refused:
+def _decode(sock: socket.socket, job: Decode, source: int, target: int) -> Decoded | Refused:
     try:
-        return Decoded(decoder.decode(source, target, job.max_audio_s))
+        return Decoded(decoder.decode(source, target, job.max_audio_s, lambda samples: _send(sock, Decoding(samples))))
+    except (BrokenPipeError, ConnectionResetError):
+        raise  # the daemon wants no answer any more
     except AudiodError as error:
         return Refused(error.body())
     except MemoryError:

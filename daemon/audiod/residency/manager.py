@@ -17,9 +17,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from audiod.meters import Meter
 from audiod.residency.events import (
     Announce,
     Cancelled,
+    Demand,
     DrainAsked,
     DrainEnded,
     Event,
@@ -30,12 +32,16 @@ from audiod.residency.events import (
     Limits,
     LoadAsked,
     LoadFailed,
+    MeasureDevice,
     ParkAsked,
+    Pause,
     Profile,
     Reconfigured,
     Reject,
     Released,
+    Report,
     Requested,
+    Resume,
     StartFailed,
     StartZygote,
     StopWorker,
@@ -45,18 +51,22 @@ from audiod.residency.events import (
     WorkerDied,
     WorkerLoaded,
     WorkerStopped,
+    Yielded,
     ZygoteDied,
     ZygoteStarted,
     ZygoteStopped,
 )
+from audiod.residency.measuring import Measuring
 from audiod.residency.scheduler import Scheduler
 from audiod.supervisor import memory
-from audiod.supervisor.worker import Ending, Worker
+from audiod.supervisor.worker import Ending, Job, Worker
 from audiod.supervisor.zygote import Launch, Zygote
 from audiod.tasks import Tasks
 from audioproto.control import Event as Happening
-from audioproto.errors import AudiodError
+from audioproto.errors import AudiodError, OutOfMemory
+from audioproto.errors import WorkerDied as WorkerDiedError
 from audioproto.types import Death, Residency
+from audioproto.worker import Synthesize, Transcribe
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +76,34 @@ EVENTS_KEPT = 256
 
 _OVERDUE_S = 10.0
 """A timer so late was lost; a busy event loop is late by milliseconds."""
+
+
+class Lease:
+    """The right to use a model's ready worker for one request. `on_yielded` is called when its work stands still."""
+
+    def __init__(self, worker: Worker, on_yielded: Callable[[], None]) -> None:
+        self.worker = worker
+        self._on_yielded = on_yielded
+        self._job: Job | None = None
+        self._pausing = False
+
+    @asynccontextmanager
+    async def run(self, work: Transcribe | Synthesize, descriptor: int | None = None) -> AsyncIterator[Job]:
+        """Send the work and yield its messages, as Worker.run does. Once."""
+        async with self.worker.run(work, descriptor, self._on_yielded) as self._job:
+            if self._pausing:  # it was told before there was anything to pause
+                self._job.pause()
+            yield self._job
+
+    def pause(self) -> None:
+        self._pausing = True
+        if self._job is not None:
+            self._job.pause()
+
+    def resume(self) -> None:
+        self._pausing = False
+        if self._job is not None:
+            self._job.resume()
 
 
 @dataclass(slots=True)
@@ -82,19 +120,28 @@ class ResidencyManager:
     """The residency of all models. Use as an async context manager: leaving it stops every process.
 
     `launch` tells how to start a model, in a thread because it may read the disk; it raises AudiodError where that is
-    impossible (not installed, say).
+    impossible (not installed, say). `meter` gives the meter of a device.
     """
 
     def __init__(
-        self, profiles: Iterable[Profile], limits: Limits, launch: Callable[[str], Launch], start_timeout_s: float
+        self,
+        profiles: Iterable[Profile],
+        limits: Limits,
+        launch: Callable[[str], Launch],
+        meter: Callable[[str], Meter],
+        start_timeout_s: float,
+        abort_grace_s: float,
     ) -> None:
         self.scheduler = Scheduler(profiles, limits)
         self.processes: dict[str, Processes] = {}
         self.on_step: Callable[[Event, Sequence[Instruction], float], None] = lambda event, instructions, now: None
         """Told of every event, of what is done about it, and when; for metrics."""
+        self.measuring = Measuring(self.scheduler, meter, self._feed)
         self._launch = launch
         self._start_timeout_s = start_timeout_s
+        self._abort_grace_s = abort_grace_s
         self._numbers = itertools.count(1)
+        self._leases: dict[int, Lease] = {}
         self._grants: dict[int, asyncio.Future[Worker]] = {}
         self._operations: dict[int, asyncio.Future[None]] = {}
         self._listeners: set[asyncio.Queue[Happening]] = set()
@@ -106,12 +153,14 @@ class ResidencyManager:
     async def __aenter__(self) -> ResidencyManager:
         await self._watchers.__aenter__()
         await self._tasks.__aenter__()
+        await self.measuring.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.__aexit__(None, None, None)
+        await self.measuring.__aexit__()
         async with asyncio.TaskGroup() as stops:
             for processes in self.processes.values():
                 if processes.zygote is not None:
@@ -121,14 +170,14 @@ class ResidencyManager:
     # --- what others call -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, model: str, timeout_s: float) -> AsyncIterator[Worker]:
+    async def lease(self, model: str, timeout_s: float, demand: Demand) -> AsyncIterator[Lease]:
         """The right to use `model`'s ready worker while inside, waiting for it for at most `timeout_s`.
 
-        Raises ModelNotFound, ModelTooLarge, QueueFull, QueueTimeout, Draining, ModelFailed.
+        Raises ModelNotFound, ModelTooLarge, OutOfMemory, QueueFull, QueueTimeout, Draining, ModelFailed.
         """
         request = next(self._numbers)
         granted = self._grants[request] = asyncio.get_running_loop().create_future()
-        self._feed(Requested(request, model, self._now() + timeout_s))
+        self._feed(Requested(request, model, self._now() + timeout_s, demand))
         try:
             worker = await granted
         except BaseException:
@@ -138,18 +187,33 @@ class ResidencyManager:
             self._feed(Released(request, abandoned=True))
             raise
         del self._grants[request]
-        abandoned = False
+        abandoned = out_of_memory = False
+        lease = self._leases[request] = Lease(worker, lambda: self._feed(Yielded(request)))
         try:
-            yield worker
+            yield lease
         except (asyncio.CancelledError, ConnectionError):  # how it shows that the client has left
             abandoned = True
             raise
+        except OutOfMemory:
+            out_of_memory = True
+            raise
+        except WorkerDiedError as error:
+            if worker.dead.done() and worker.dead.result().death is Death.OUT_OF_MEMORY:
+                raise OutOfMemory(f"{model} was stopped during the request, because memory had run out") from error
+            raise
         finally:
-            self._feed(Released(request, abandoned))
+            del self._leases[request]
+            self._feed(Released(request, abandoned, out_of_memory))
+            self.measuring.served(model, worker, demand.size)
 
     async def load(self, model: str) -> None:
         """Bring `model` to ready; returns when it is. Raises what stopped it."""
         await self._operate(lambda number: LoadAsked(number, model))
+
+    async def warm(self, model: str, timeout_s: float) -> None:
+        """Have the model do once what its first request would otherwise pay for. Raises as `lease`, or EngineFailed."""
+        async with self.lease(model, timeout_s, Demand()) as lease:
+            await lease.worker.warm()
 
     async def park(self, model: str) -> None:
         await self._operate(lambda number: ParkAsked(number, model))
@@ -245,8 +309,19 @@ class ResidencyManager:
                         done.set_result(None)
                     else:
                         done.set_exception(error)
+            case MeasureDevice(device):
+                self._tasks.start(self._measure(device), f"{device}: measure")
+            case Pause(request):
+                if (lease := self._leases.get(request)) is not None:
+                    lease.pause()
+            case Resume(request):
+                if (lease := self._leases.get(request)) is not None:
+                    lease.resume()
             case Announce():
                 self._announce(instruction)
+            case Report(kind, message, model):
+                logger.warning("%s", message, extra={"model": model})
+                self.publish(kind, message, model)
 
     def _announce(self, announce: Announce) -> None:
         level = logging.ERROR if announce.state is Residency.FAILED else logging.INFO
@@ -296,26 +371,34 @@ class ResidencyManager:
         zygote.on_death = lambda ending: self._zygote_died(model, zygote, ending)
         self._feed(ZygoteStarted(model, await memory.proportional_bytes(zygote.pid)))
 
+    async def _measure(self, device: str) -> None:
+        await self.measuring.look(device)
+
     async def _fork_worker(self, model: str) -> None:
         processes = self._of(model)
         zygote = processes.zygote
         assert zygote is not None
+        before = await self.measuring.look(self.scheduler.models[model].device)
         try:
-            worker = await zygote.fork(lambda ending: self._worker_died(model, ending), self._start_timeout_s)
+            self.measuring.require(model, before)
+            worker = await zygote.fork(
+                lambda ending: self._worker_died(model, ending), self._start_timeout_s, self._abort_grace_s
+            )
         except AudiodError as error:
             processes.last_log = list(zygote.log)
             if processes.zygote is zygote:
                 self._feed(LoadFailed(model, error))
             return  # where the zygote died too, its own end is the event
         processes.worker = worker
-        self._feed(WorkerLoaded(model, await memory.proportional_bytes(worker.pid)))
+        self.measuring.begin(model, worker)
+        self._feed(WorkerLoaded(model, await self.measuring.taken_bytes(model, before, worker.pid)))
 
     async def _stop_worker(self, model: str) -> None:
         processes = self._of(model)
         residue_bytes = 0
-        if processes.worker is not None:
-            residue_bytes = await processes.worker.stop()
+        if (worker := processes.worker) is not None:
             processes.worker = None
+            residue_bytes = await self.measuring.reclaim(model, {worker.pid}, worker.stop())
         self._reclaimed(model, residue_bytes)
         self._feed(WorkerStopped(model, residue_bytes))
         if processes.zygote is None:
@@ -326,10 +409,11 @@ class ResidencyManager:
         if before is not None and not before.done():
             before.cancel()
             await asyncio.wait([before])
+        pids = {process.pid for process in (processes.worker, processes.zygote) if process is not None}
         processes.worker = None
         residue_bytes = 0
         if processes.zygote is not None:
-            residue_bytes = await processes.zygote.stop()
+            residue_bytes = await self.measuring.reclaim(model, pids, processes.zygote.stop())
             processes.zygote = None
         self._reclaimed(model, residue_bytes)
         self._feed(ZygoteStopped(model, residue_bytes))

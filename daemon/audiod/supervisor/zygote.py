@@ -44,11 +44,16 @@ class Launch:
     cache: Path
     spec: EngineSpec
     group: Group | None = None
+    visible: str | None = None
+    """What CUDA_VISIBLE_DEVICES says to it, so that it sees its own device and no other; None passes ours on."""
 
     def environment(self) -> dict[str, str]:
         """What the zygote sees: few variables, our code and no one else's, one thread pool size, and no network."""
         threads = str(self.spec.threads)
-        return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        if self.visible is not None:
+            passed_on["CUDA_VISIBLE_DEVICES"] = self.visible
+        return passed_on | {
             "PYTHONPATH": str(self.code),
             "PYTHONSAFEPATH": "1",
             "PYTHONNOUSERSITE": "1",
@@ -81,6 +86,9 @@ class Zygote:
         self._forked: dict[int, asyncio.Future[int]] = {}
         self._numbers = 0
         self._stopping = False
+        self._kills_told = self._oom_kills()
+        """The group's kills for want of memory that are accounted for; it may be older than this zygote."""
+        self._ended: Ending | None = None
         self._limits: set[_StallLimit] = set()
         self._logger = logging.getLogger(f"audiod.worker.{launch.spec.model}")
         self._channel: Channel[FromZygote] = Channel(sock, FromZygote, self._received, lambda: None)  # type: ignore[arg-type]
@@ -125,7 +133,7 @@ class Zygote:
         except BaseException as error:
             await zygote.stop()
             if isinstance(error, ConnectionError):
-                raise EngineFailed(f"its zygote {zygote._ending().words}") from error
+                raise zygote._ending().error("its zygote") from error
             raise
         return zygote
 
@@ -134,12 +142,12 @@ class Zygote:
         async with asyncio.TaskGroup() as tasks:
             log = tasks.create_task(self._follow_log())
             await self._process.wait()
+            ending = self._ending()
             for worker in self._workers.values():
                 worker.kill()
             # Whoever held the other end of the log is dead now; what they still said is the reason we want to show.
             await asyncio.wait([log], timeout=1.0)
             log.cancel()
-        ending = self._ending()
         self._channel.close()
         for worker in list(self._workers.values()):
             await worker.group_gone()
@@ -147,10 +155,10 @@ class Zygote:
             worker.reaped(ending)
         self._workers.clear()
         if not self._prepared.done():
-            self._prepared.set_exception(EngineFailed(f"its zygote {ending.words}"))
+            self._prepared.set_exception(ending.error("its zygote"))
         for forked in self._forked.values():
             if not forked.done():
-                forked.set_exception(EngineFailed(f"its zygote {ending.words}"))
+                forked.set_exception(ending.error("its zygote"))
         if self.on_death is not None and not self._stopping:
             self.on_death(ending)
 
@@ -181,7 +189,9 @@ class Zygote:
                     forked.set_result(pid)
             case Exited(number, _, status):
                 if gone := self._workers.pop(number, None):
-                    gone.reaped(Ending.of(status))
+                    kills = self._oom_kills()
+                    gone.reaped(Ending.of(status, out_of_memory=kills > self._kills_told))
+                    self._kills_told = kills
 
     async def fork(
         self, on_death: Callable[[Ending], None], stall_timeout_s: float, abort_grace_s: float = 10.0
@@ -211,7 +221,7 @@ class Zygote:
                 self._kill()
                 await asyncio.wait([worker.dead])
             if isinstance(error, ConnectionError):
-                raise EngineFailed(f"its zygote {self._ending().words}") from error
+                raise self._ending().error("its zygote") from error
             raise
         return worker
 
@@ -266,7 +276,13 @@ class Zygote:
 
     def _ending(self) -> Ending:
         status = self._process.returncode
-        return Ending("ended", Death.CRASHED) if status is None else Ending.of(status)
+        if self._ended is None and status is not None:
+            # Kept, because the group that counts is removed in the end.
+            self._ended = Ending.of(status, out_of_memory=self._oom_kills() > self._kills_told)
+        return self._ended or Ending("ended", Death.CRASHED)
+
+    def _oom_kills(self) -> int:
+        return self.launch.group.oom_kills() if self.launch.group is not None else 0
 
 
 class _StallLimit:
