@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from collections.abc import Callable
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from audiod.models import catalogue
 from audiod.models.catalogue import ModelEntry
 from audioproto.types import PCM_RATE_IN, EngineSpec, Task
-from audioproto.worker import AudioChunk, AudioStart, Done, Failed, Segment
+from audioproto.worker import AudioChunk, AudioStart, Done, Failed, Message, Paused, Segment
 from daemons import TOP
 from zygotes import Samples, Worker, Zygote, heard, recording
 
 EMBEDDED = sorted(entry.id for entry in catalogue.load(TOP / "etc/models.d").values() if entry.embedded)
 SPEAKERS = ["hibari", "kokoro-82m"]
 RATE = 24_000
+MIB = 2**20
 
 JFK = "And so, my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
 BASKETS = (
@@ -92,6 +98,105 @@ def test_two_texts_spoken_at_once_sound_like_each_alone(model: str, zygote_of: C
     together = [heard(worker.finish(job)[0]) for job in jobs]
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one, other)
+    worker.close()
+
+
+def long_work(worker: Worker, model: str, task: Task) -> int:
+    """Begin a job that is not over when its first result has come."""
+    if task is Task.TRANSCRIBE:
+        speech = np.concatenate([recording("librispeech-6930-75918-0001"), silence(3), recording("jfk"), silence(3)])
+        return worker.begin(np.tile(speech, 2), language="en", words=True)
+    return worker.begin(text=" ".join(f"Number {n}." for n in range(90 if model == "hibari" else 4)))
+
+
+def results(messages: list[Message]) -> list[object]:
+    """What a client gets of a job's messages, whichever job it was."""
+    if any(isinstance(message, AudioChunk) for message in messages):
+        return [message.pcm for message in messages if isinstance(message, AudioChunk)]
+    return [replace(message, job=0) for message in messages if isinstance(message, Segment)]
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_jobs_that_stand_still_in_the_middle_end_as_if_they_had_not(
+    model: str, zygote_of: Callable[[str], Zygote], entries: dict[str, ModelEntry]
+) -> None:
+    """Two of them, so that two generators are open while a third job is served from beginning to end."""
+    task = entries[model].task
+    worker = zygote_of(model).fork()
+    alone, _ = worker.finish(long_work(worker, model, task))
+    jobs: dict[int, list[Message]] = {}
+    for _ in range(2):
+        job = long_work(worker, model, task)
+        jobs[job] = [worker.next(job)]
+        worker.pause(job)
+        while not isinstance(message := worker.next(job), Paused):
+            assert not isinstance(message, Done), "it was over before it could stand still"
+            jobs[job].append(message)
+    if task is Task.TRANSCRIBE:
+        segments, _ = worker.transcribe(recording("jfk"))
+        assert words("".join(segment.text for segment in segments)) == words(JFK)
+    else:
+        assert worker.speak("Good morning.").size > RATE / 2
+    for job, so_far in jobs.items():
+        assert worker.brought(job) == []
+        assert len(results(so_far)) < len(results(alone))
+        worker.resume(job)
+        rest, end = worker.finish(job)
+        assert isinstance(end, Done)
+        assert not end.aborted
+        assert results(so_far + rest) == results(alone)
+    worker.close()
+
+
+@pytest.mark.parametrize("model", EMBEDDED)
+def test_after_warming_it_serves_as_before(
+    model: str, zygote_of: Callable[[str], Zygote], entries: dict[str, ModelEntry]
+) -> None:
+    worker = zygote_of(model).fork()
+    worker.warm()
+    if entries[model].task is Task.TRANSCRIBE:
+        segments, _ = worker.transcribe(recording("jfk"))
+        assert words("".join(segment.text for segment in segments)) == words(JFK)
+    else:
+        assert worker.speak("Good morning.").size > RATE / 2
+    worker.close()
+
+
+# --- want of memory -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def short_of_memory(pid: int, more_bytes: int) -> Iterator[None]:
+    """Inside, the process may have only so much more address space than it has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    used_bytes = pages * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (used_bytes + more_bytes, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("model", ["whisper-base", "kokoro-82m"])
+def test_a_load_without_enough_memory_says_so_and_the_next_one_works(
+    model: str, zygote_of: Callable[[str], Zygote]
+) -> None:
+    zygote = zygote_of(model)
+    with short_of_memory(zygote.process.pid, 30 * MIB):
+        refused = zygote.fork(expect=Failed)
+        assert isinstance(refused.came_up, Failed)
+        assert refused.came_up.error.code == "out_of_memory"
+        assert zygote.end(refused) == 1
+    zygote.fork().close()
+
+
+def test_a_request_without_enough_memory_says_so_and_the_next_one_works(zygote_of: Callable[[str], Zygote]) -> None:
+    worker = zygote_of("kokoro-82m").fork()
+    assert worker.speak("Good morning.").size
+    with short_of_memory(worker.pid, 40 * MIB):
+        refusal = worker.refusal(text="A sentence that is so long, and then longer, " * 4)
+        assert refusal.error.code == "out_of_memory"
+    assert worker.speak("Good morning.").size > RATE / 2
     worker.close()
 
 
@@ -272,6 +377,31 @@ def test_chinese_comes_out_in_the_script_that_was_asked_for(whisper: Worker, kok
     traditional = "".join(segment.text for segment in whisper.transcribe(audio, language="zh-TW")[0])
     assert {"氣", "們"} <= set(traditional)
     assert not {"气", "们"} & set(traditional)
+
+
+def test_recordings_that_share_calls_give_exactly_what_each_gives_alone(
+    kokoro: Worker,
+    runtime_python: Callable[[str], Path],
+    model_dir: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """In two languages, of several lengths, with the times of words; to the last bit of every number."""
+    english = [recording(name) for name in ("jfk", "librispeech-6930-75918-0000", "librispeech-6930-75918-0001")]
+    chinese = for_whisper(kokoro.speak("今天天气很好，我们去公园散步。"))
+    np.savez(tmp_path / "speech.npz", en0=english[0], zh1=chinese, en2=english[1], en3=english[2])
+    ran = subprocess.run(
+        [
+            *(runtime_python("faster_whisper"), TOP / "tests/engines/sharing.py"),
+            *(model_dir("whisper-base"), tmp_path / "speech.npz"),
+        ],
+        env={"PYTHONPATH": str(TOP / "daemon"), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(ran.stdout)
+    assert told["together"] == told["alone"]
+    assert all(told["alone"])
+    assert told["calls"] == [["generate", 4], *sorted([["align", 3], ["align", 1]], key=told["calls"].index)]
 
 
 def test_two_recordings_at_once_are_not_mixed_up(whisper: Worker) -> None:

@@ -147,7 +147,7 @@ async def test_a_zygote_that_does_not_fork_is_ended(launch: Callable[..., Launch
     async with started(launch()) as zygote:
         zygote.on_death = deaths.tell
         os.kill(zygote.pid, signal.SIGSTOP)
-        with pytest.raises(EngineFailed, match="stood still for 0.5 s while loading"):
+        with pytest.raises(EngineFailed, match=r"stood still .* while loading"):
             await zygote.fork(forks.tell, 0.5)
         assert (await deaths.next()).death is Death.KILLED
         assert forks.none
@@ -172,26 +172,30 @@ def children(pid: int) -> list[str]:
 
 async def test_a_paused_job_stands_still_while_others_are_served(launch: Callable[..., Launch]) -> None:
     paused, heard = asyncio.Event(), [0.0]
-    async with worker_of(launch(), Deaths()) as worker, asyncio.TaskGroup() as tasks:
-        async with worker.run(doing("take 0.02; yield 10; " * 100), on_paused=paused.set) as job:
-            listening = tasks.create_task(listen(job, heard))
-            await do(worker, "yield 50")
-            job.pause()
-            await paused.wait()
-            await do(worker, "yield 50")  # so that what was on its way has come
-            so_far = sum(heard)
-            assert so_far < 1000
-            await do(worker, "take 0.5; yield 50")
-            assert sum(heard) == so_far
-            job.resume()
-            await listening
-            assert sum(heard) == 1000
+    async with (
+        worker_of(launch(), Deaths()) as worker,
+        asyncio.TaskGroup() as tasks,
+        worker.run(doing("take 0.02; yield 10; " * 100), on_paused=paused.set) as job,
+    ):
+        listening = tasks.create_task(listen(job, heard))
+        await do(worker, "yield 50")
+        job.pause()
+        await paused.wait()
+        await do(worker, "yield 50")  # so that what was on its way has come
+        so_far = heard[0]
+        assert so_far < 1000
+        await do(worker, "take 0.5; yield 50")
+        assert heard[0] == so_far
+        job.resume()
+        await listening
+        assert heard[0] == 1000
 
 
 async def listen(job: Job, heard: list[float]) -> None:
+    """Add up the milliseconds of sound."""
     async for message in job:
         if isinstance(message, AudioChunk):
-            heard.append(len(message.pcm) / 32)
+            heard[0] += len(message.pcm) / 32
 
 
 async def test_pausing_what_has_ended_or_died_does_nothing(launch: Callable[..., Launch]) -> None:
@@ -203,12 +207,12 @@ async def test_pausing_what_has_ended_or_died_does_nothing(launch: Callable[...,
             job.resume()
             job.paused()
         assert await do(worker, "yield 10") == [10]
-        with pytest.raises(WorkerDied):
-            async with worker.run(doing("yield 10; hang"), on_paused=told.set) as job:
-                os.kill(worker.pid, signal.SIGKILL)
-                await deaths.next()
-                job.pause()
-                job.resume()
+        async with worker.run(doing("yield 10; hang"), on_paused=told.set) as job:
+            os.kill(worker.pid, signal.SIGKILL)
+            await deaths.next()
+            job.pause()
+            job.resume()
+            with pytest.raises(WorkerDied):
                 await finish(job)
         assert not told.is_set()
 

@@ -113,6 +113,17 @@ class Engine(engine.Engine, engine.Transcriber):
         kind = _SharedModel if self.spec.max_batch > 1 else _Model
         self._model.model = kind(self._model.model, self.jobs, self.spec)
 
+    def warm(self) -> None:
+        """On a GPU only. On a CPU the first request takes 0.1 s of 2.3 longer than the next ones; this took 2 s."""
+        if self.spec.device != "cpu":
+            noise = np.random.default_rng(0).normal(0, 0.1, PCM_RATE_IN).astype(np.float32)
+            language = self._model.supported_languages[0]
+            # Straight to the model: `transcribe` would find no speech in it and do nothing.
+            found, _ = self._model.transcribe(
+                noise, language=language, beam_size=self._beam_size, temperature=0.0, max_new_tokens=4
+            )
+            list(found)
+
     def transcribe(self, audio: Audio, request: Transcribe, cancelled: Cancelled) -> Generator[Segment, None, str]:
         from faster_whisper.transcribe import restore_speech_timestamps
 
