@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+import gpu_hosts
 from audiod.models import catalogue, install
 from audiod.models.catalogue import ModelEntry
 from audiod.runtimes import build
 from daemons import TOP, Daemon, running
+from gpu_hosts import GpuHost
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +57,19 @@ def runtime_python(entries: dict[str, ModelEntry], places: install.Places) -> Ca
         return python
 
     return find
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a libnvidia-ml.so.1 that is built for the tests."""
+    directory = tmp_path_factory.mktemp("nvml")
+    gpu_hosts.build(directory)
+    return directory
+
+
+@pytest.fixture
+def gpu_host(nvml_library: Path, tmp_path: Path) -> GpuHost:
+    return GpuHost(nvml_library, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -19,31 +19,24 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from audiod import config as configuration
-from audiod import listening, logs, systemd
+from audiod import devices, listening, logs, plan, systemd
 from audiod.api import app as http_api
-from audiod.api.auth import Keys
 from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import server as control_server
-from audiod.control.checks import memory_limit_bytes
 from audiod.control.handlers import Control
+from audiod.footprints import FootprintBook
 from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
-from audiod.models import catalogue, install
-from audiod.models.catalogue import ModelEntry
-from audiod.models.library import Library
-from audiod.residency.events import Limits, Profile
+from audiod.residency.machine import ModelState
 from audiod.residency.manager import ResidencyManager
-from audiod.runtimes import build
-from audiod.supervisor import memory
 from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.systemd import Notifier
 from audiod.tasks import Tasks
-from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed, ModelNotInstalled
-from audioproto.types import EngineSpec, Residency
+from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed
+from audioproto.types import Residency
 
 logger = logging.getLogger(__name__)
 
@@ -52,52 +45,6 @@ _EXTENSION_S = 15.0
 
 _CONTROL_GRACE_S = 0.5
 """Event listeners would stay for ever; they are cut soon."""
-
-
-def limits(config: Config) -> Limits:
-    """The scheduler's bounds; budgets of 0 are shares of the host's memory. Reads /proc."""
-    total_bytes, _ = memory.host_memory_bytes()
-    residency = config.residency
-    return Limits(
-        device_bytes=int(residency.budget) or total_bytes // 2,
-        host_bytes=int(residency.park_budget) or total_bytes // 4,
-        queue_requests=residency.queue_requests,
-        max_switch_wait_s=float(residency.max_switch_wait),
-    )
-
-
-def audio_memory_bytes(config: Config) -> int:
-    """The bound over all requests' audio. Reads /proc and /sys.
-
-    Its share is an eighth: half of what the budgets of models leave by default. With 4 GB that is room for the longest
-    recording, decoded, beside the largest upload, and for two more hours of audio that wait.
-    """
-    total_bytes, _ = memory.host_memory_bytes()
-    return int(config.server.audio_memory) or (memory_limit_bytes() or total_bytes) // 8
-
-
-def profile(entry: ModelEntry, config: Config) -> Profile:
-    residency = config.residency
-    return Profile(
-        model=entry.id,
-        ready_bytes=int(entry.ready_bytes),
-        parked_bytes=int(entry.parked_bytes),
-        keep_alive_s=float(residency.keep_alive if entry.keep_alive is None else entry.keep_alive),
-        park_keep_alive_s=float(residency.park_keep_alive if entry.park_keep_alive is None else entry.park_keep_alive),
-        pinned=entry.pinned,
-        concurrency=entry.concurrency,
-    )
-
-
-def read_library(config: Config) -> Library:
-    """The catalogue and what is installed of it. Reads the disk."""
-    where = config.places
-    return Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
-
-
-def read_keys(config: Config) -> Keys:
-    """The API keys. Reads the disk."""
-    return Keys.read(Path(config.server.api_keys_file)) if config.server.api_keys_file else Keys()
 
 
 class Daemon:
@@ -117,19 +64,22 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._hung_up = asyncio.Event()
         self._code = Path(tempfile.mkdtemp(prefix="audiod-"))
-        library = read_library(config)
-        profiles = [profile(entry, config) for entry in library.entries.values()]
-        manager = ResidencyManager(profiles, limits(config), self._launch, config.residency.start_timeout)
+        self._book = FootprintBook.read(config.state_dir)
+        self._plan = plan.make(config, self._book)
+        manager = ResidencyManager(
+            self._plan.profiles, self._plan.limits, self._launch, devices.meter, config.residency.start_timeout
+        )
         media = MediaPool(
             max_audio_s=float(config.media.max_audio),
             decode_timeout_s=float(config.media.decode_timeout),
             max_jobs=config.media.processes,
             idle_s=float(config.media.idle),
         )
-        audio_memory = AudioMemory(audio_memory_bytes(config))
-        self.services = Services(config, library, read_keys(config), manager, media, audio_memory, Metrics())
+        audio_memory = AudioMemory(self._plan.audio_memory_bytes)
+        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, audio_memory, Metrics())
         self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
+        manager.measuring.on_learnt = self._learnt
         media.on_failure = self.services.metrics.observe_media_failure
 
     async def run(self, announce: Callable[[list[str]], None]) -> None:
@@ -149,6 +99,7 @@ class Daemon:
                 background.start(self._report(), "status")
             stack.push_async_callback(asyncio.to_thread, shutil.rmtree, self._code, True)
             await asyncio.to_thread(self._prepare_directories)
+            stack.push_async_callback(self._book.save)
             await stack.enter_async_context(services.manager)
             stack.push_async_callback(services.media.close)
             http = self._inherited.get(systemd.HTTP) or [listening.listen_tcp(services.config.server)]
@@ -165,6 +116,7 @@ class Daemon:
             announce(urls)
             self._notifier.ready()
             background.start(self._preload(), "preload")
+            background.start(self._book.keep(), "footprints")
             background.start(self._reload_on_hangup(), "reload")
             await self._stopped.wait()
             services.stopping = True
@@ -232,14 +184,13 @@ class Daemon:
         """Read the configuration again. A bad one raises ConfigInvalid and changes nothing."""
         old = self.services.config
         config = await asyncio.to_thread(self._read_config)
-        library = await asyncio.to_thread(read_library, config)
-        keys = await asyncio.to_thread(read_keys, config)
-        bounds = await asyncio.to_thread(limits, config)
-        self.services.audio_memory.limit_bytes = await asyncio.to_thread(audio_memory_bytes, config)
+        new = await asyncio.to_thread(plan.make, config, self._book)
+        self._plan = new
+        self.services.audio_memory.limit_bytes = new.audio_memory_bytes
         self.services.config = config
-        self.services.library = library
-        self.services.keys = keys
-        self.services.manager.reconfigure([profile(entry, config) for entry in library.entries.values()], bounds)
+        self.services.library = new.library
+        self.services.keys = new.keys
+        self.services.manager.reconfigure(new.profiles, new.limits)
         logs.configure(config.logging.level, config.logging.format)
         fixed = [
             name
@@ -251,7 +202,7 @@ class Daemon:
             )
             if before != after
         ]
-        message = f"configuration read again: {len(library.entries)} models"
+        message = f"configuration read again: {len(new.library.entries)} models"
         if fixed:
             message += f"; takes effect after a restart: {', '.join(fixed)}"
         logger.info("%s", message)
@@ -321,23 +272,9 @@ class Daemon:
             (self._code / package).symlink_to(Path(__file__).parents[1] / package)
 
     def _launch(self, model: str) -> Launch:
-        config = self.services.config
-        entry = self.services.library.entry(model)
-        where = config.places
-        python = build.find(entry.runtime, where.locks_dir, where.runtimes_dir)
-        if missing := install.missing(entry, where):
-            raise ModelNotInstalled(
-                f"{model} is not installed: {missing} missing", hint=f"audioctl models pull {model}"
-            )
-        assert python is not None
-        spec = EngineSpec(
-            engine=entry.engine,
-            model=entry.id,
-            model_dir=str(install.model_dir(entry, where)),
-            device=config.residency.device,
-            threads=entry.threads or config.residency.threads or configuration.cores(),
-            concurrency=entry.concurrency,
-            options=entry.options,
-        )
-        group = self._groups.model(entry.directory_name, int(entry.memory_limit)) if self._groups else None
-        return Launch(python, self._code, config.cache_dir, spec, group)
+        return self._plan.launch(model, self._code, self._groups)
+
+    def _learnt(self, state: ModelState) -> None:
+        """Keep what the manager has measured of a model."""
+        if (under := self._plan.fingerprints.get(state.model)) is not None:
+            self._book.put(state.model, state.device, under, state.footprint)

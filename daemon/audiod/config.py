@@ -15,7 +15,7 @@ import msgspec
 
 from audiod import units
 from audiod.models.install import Places
-from audiod.units import ByteSize, Duration
+from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.control import DEFAULT_SOCKET
 from audioproto.errors import ConfigInvalid
 
@@ -67,9 +67,14 @@ class Storage(Section, frozen=True):
 class Residency(Section, frozen=True):
     """[residency]: who is in memory, and for how long."""
 
-    device: Literal["cpu"] = "cpu"
+    device: DeviceName = "cpu"
+    """Where models are loaded that do not say; `auto` is the first GPU, or the CPU where there is none."""
     budget: ByteSize = ByteSize(0)
-    """Memory for loaded models; 0 is half of the host's."""
+    """Host memory for models loaded to the CPU; 0 is half of the host's."""
+    vram_budget: ByteSize = ByteSize(0)
+    """Memory of each GPU for loaded models; 0 is all of it."""
+    vram_reserve: ByteSize = ByteSize(256 * 2**20)
+    """Memory of each GPU that always stays free, as far as other programs leave it."""
     park_budget: ByteSize = ByteSize(0)
     """Host memory for parked models; 0 is a quarter of the host's."""
     keep_alive: Duration = Duration(300)
@@ -77,6 +82,10 @@ class Residency(Section, frozen=True):
     queue_requests: int = 512
     queue_timeout: Duration = Duration(60)
     max_switch_wait: Duration = Duration(20)
+    batch_patience: Duration = Duration(30)
+    """How much later than it came a batch request counts as come."""
+    recycle: bool = False
+    """Whether a model that grows is parked when idle, to begin anew."""
     start_timeout: Duration = Duration(120)
     threads: int = 0
     """CPU threads for a model that does not say; 0 is one for each core the daemon may use."""

@@ -1,10 +1,11 @@
-"""How a directory on disk is either whole or absent: one builder at a time, room first, a stamp last.
+"""How a directory or a file on disk is either whole or absent: one builder at a time, room first, a stamp last.
 
 Knows nothing of pip, models or runtimes. Blocks on the disk, so it is never called on the event loop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -59,6 +60,22 @@ def write_stamp(directory: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     sync_directory(directory)
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Give `file` another content: after a crash or a power cut it has the old one or the new. Raises OSError."""
+    fresh = file.with_name(f".{file.name}.new")
+    try:
+        with fresh.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        fresh.replace(file)
+        sync_directory(file.parent)
+    except OSError:
+        with contextlib.suppress(OSError):  # a half-written one must not keep a full disk full
+            fresh.unlink()
+        raise
 
 
 def sync_directory(directory: Path) -> None:

@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from audiod.media.audio_memory import AudioMemory
 from audiod.residency import budget
 from audiod.residency.events import (
+    HOST,
     Announce,
     Cancelled,
     Cause,
@@ -37,7 +38,6 @@ from audiod.residency.events import (
     Reject,
     Released,
     Requested,
-    Resource,
     StartFailed,
     WorkerDied,
     WorkerStopped,
@@ -70,7 +70,7 @@ _EVICTED_TO = {S.PARKING: "parked", S.PARKED: "parked", S.STOPPING: "unloaded", 
 _EVICTED_TO |= {S.FAILED: "unloaded"}
 """Where a model that was up goes, by the next state: straight down where its process had died."""
 
-_EVICTION_CAUSES = (Cause.IDLE, Cause.PRESSURE, Cause.OPERATOR, Cause.FAILURE)
+_EVICTION_CAUSES = tuple(cause for cause in Cause if cause is not Cause.WANTED)
 _DEATHS = (*Death, "start_failed", "load_failed")
 STAGES = ("uploading", "decoding", "queued", "running", "sending")
 """How far a request had come whose client left: it or the daemon was at its body, its audio, or its answer."""
@@ -323,7 +323,7 @@ class Metrics:
 
     # --- scrapes ----------------------------------------------------------------------------------------------------
 
-    def look(self, scheduler: Scheduler, now: float, device: str, *, ready: bool) -> None:
+    def look(self, scheduler: Scheduler, now: float, *, ready: bool) -> None:
         """Take the gauges from the state as it is now. On the event loop, whose state it is."""
         for model in scheduler.models.keys() - self._known:
             self._make_known(model)
@@ -337,7 +337,9 @@ class Metrics:
         gauge("audiod_ready").add_metric([], ready and not scheduler.draining)
         gauge("audiod_draining").add_metric([], scheduler.draining)
         gauge("audiod_queue_limit_requests").add_metric([], scheduler.limits.queue_requests)
-        gauge("audiod_budget_bytes").add_metric([device], scheduler.limits.device_bytes)
+        budgets = gauge("audiod_budget_bytes")
+        for device, device_bytes in scheduler.limits.devices.items():
+            budgets.add_metric([device], device_bytes)
         gauge("audiod_park_budget_bytes").add_metric([], scheduler.limits.host_bytes)
         states, leases = gauge("audiod_model_state"), gauge("audiod_leases")
         queue, oldest = gauge("audiod_queue_requests"), gauge("audiod_queue_oldest_seconds")
@@ -346,10 +348,11 @@ class Metrics:
             for value in S:
                 states.add_metric([model, value], state.state is value)
             leases.add_metric([model], len(state.leases))
-            queue.add_metric([model], len(state.waiters))
-            oldest.add_metric([model], now - next(iter(state.waiters.values()), now))
-            resident.add_metric([device, model], budget.holds(state, Resource.DEVICE))
-            parked.add_metric([model], budget.holds(state, Resource.HOST))
+            queue.add_metric([model], len(state.queue))
+            came_at = state.queue.oldest_came_at
+            oldest.add_metric([model], 0.0 if came_at is None else now - came_at)
+            resident.add_metric([state.device, model], budget.holds(state, state.device))
+            parked.add_metric([model], budget.holds(state, HOST))
         self._snapshot.families = families
 
     def _make_known(self, model: str) -> None:

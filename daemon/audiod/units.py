@@ -1,4 +1,4 @@
-"""Sizes and times as people write them in TOML: `"350MiB"`, `"1h30m"`, `"never"`.
+"""Sizes, times and devices as people write them in TOML: `"350MiB"`, `"1h30m"`, `"never"`, `"cuda:0"`.
 
 Only parses and prints; knows nothing of what the values are for.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 _SIZES = {
     "B": 1,
@@ -21,6 +23,10 @@ _TIMES_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 864
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 _TIME_TERM = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.ASCII)
 _PLAIN_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+
+
+DeviceName = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)\Z")]
+"""Where models are loaded; `cuda` is `cuda:0`. Which devices there are is devices.py's to say."""
 
 
 class ByteSize(int):

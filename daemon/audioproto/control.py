@@ -165,6 +165,8 @@ class Memory(msgspec.Struct, frozen=True):
     available_bytes: int
     budget_bytes: int
     reserved_bytes: int
+    others_bytes: int = 0
+    """What programs that are not ours hold there, the kernel and the driver among them."""
 
 
 class Status(msgspec.Struct, frozen=True):

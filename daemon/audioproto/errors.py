@@ -7,9 +7,11 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
      |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
      +- UploadTooLarge, UploadStalled
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
-     +- Unauthorized, PermissionDenied, ConfigInvalid, DaemonUnreachable
+     +- Unauthorized, PermissionDenied, DaemonUnreachable
+     +- ConfigInvalid
+     |   +- DeviceNotFound
      +- Unavailable           passing: try again after `retry_after_s`
-         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded
+         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded, DeviceUnreadable
      +- EngineFailed          the engine raised on this request
      +- InstallFailed, Interrupted
 """
@@ -156,6 +158,12 @@ class ConfigInvalid(AudiodError):
     exit_status = 7
 
 
+class DeviceNotFound(ConfigInvalid):
+    """The configuration names a device that this host does not have."""
+
+    code = "device_not_found"
+
+
 class DaemonUnreachable(AudiodError):
     code = "daemon_unreachable"
     http_status = 502
@@ -190,6 +198,12 @@ class ModelUnloaded(Unavailable):
 
 class WorkerDied(Unavailable):
     code = "worker_died"
+
+
+class DeviceUnreadable(Unavailable):
+    """A device, or its driver, does not say how its memory stands."""
+
+    code = "device_unreadable"
 
 
 class EngineFailed(AudiodError):

@@ -58,7 +58,9 @@ class Death(StrEnum):
     """How a process of a model ended that nobody had asked to end."""
 
     KILLED = "killed"
-    """By SIGKILL or SIGTERM from outside: somebody's, or the kernel's when memory had run out."""
+    """By SIGKILL or SIGTERM from outside: somebody's, or the kernel's where that cannot be told."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """By the kernel, because its control group or the host had run out of memory."""
     CRASHED = "crashed"
     """By another signal, or it left by itself."""
     HUNG = "hung"

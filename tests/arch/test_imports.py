@@ -14,7 +14,11 @@ from daemons import TOP
 
 OURS = {"audioproto", "audiod", "audioworker", "audioctl"}
 LIGHT = {"msgspec", "typing_extensions"}
-PURE_RESIDENCY = {"events", "machine", "scheduler", "policy", "budget"}
+PURE_RESIDENCY = {path.stem for path in (TOP / "daemon/audiod/residency").glob("*.py")} - {
+    "__init__",
+    "manager",
+    "measuring",
+}
 ENGINE_LIBRARIES = {"torch", "transformers", "faster_whisper", "ctranslate2", "onnxruntime", "hibari", "misaki"}
 
 
@@ -92,11 +96,15 @@ def test_api_and_control_reach_models_through_the_manager_only(package: str) -> 
                 assert module.startswith("audiod.api.services"), f"{file}: {module}"
 
 
-def test_the_daemon_runs_without_numpy_and_av() -> None:
-    """They belong to the media processes; in the daemon they would cost it 30 MB for nothing."""
-    code = "import sys, audiod.app; print(*sorted({'numpy', 'av', 'torch'} & set(sys.modules)))"
+def test_the_daemon_runs_without_numpy_av_and_pynvml() -> None:
+    """The first two belong to the media processes and would cost 30 MB for nothing; the last is for GPUs only."""
+    code = "import sys, audiod.app; print(*sorted({'numpy', 'av', 'torch', 'pynvml'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TOP / "daemon")
     assert ran.stdout.strip() == ""
+
+
+def test_one_file_speaks_to_the_gpu_s_driver() -> None:
+    assert [name for name, file in ALL if "pynvml" in tops(imports(file))] == ["audiod.gpu"]
 
 
 def test_every_module_says_what_it_owns() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +16,7 @@ import pytest
 
 from daemons import AUDIO, TOP, Daemon, running, say, transcribe
 from sounds import wav
-
-
-def children(pid: int) -> set[int]:
-    """All descendants of a process."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found |= {int(child)} | (children(int(child)) if Path(f"/proc/{child}").exists() else set())
-    return found
+from watching import children, events_of
 
 
 def test_load_park_unload_move_a_model_and_leave_nothing(daemon: Daemon) -> None:
@@ -52,7 +42,7 @@ def test_a_worker_that_is_killed_during_a_request_is_replaced_and_the_request_st
     answers: list[tuple[int, bytes]] = []
     audio = (AUDIO / "jfk.wav").read_bytes()
     asking = threading.Thread(target=lambda: answers.append(transcribe(daemon, audio)))
-    with watching(daemon):
+    with events_of(daemon):
         asking.start()
         wait_until(daemon, lambda: daemon.model("whisper-base")["leases"] == 1)
         os.kill(victim, signal.SIGKILL)
@@ -65,7 +55,7 @@ def test_a_worker_that_is_killed_during_a_request_is_replaced_and_the_request_st
 def test_a_zygote_that_is_killed_is_started_again_by_the_next_request(daemon: Daemon) -> None:
     daemon.ctl("load", "hibari")
     before = daemon.model("hibari")
-    with watching(daemon) as events:
+    with events_of(daemon) as events:
         os.kill(before["zygote_pid"], signal.SIGKILL)
         assert next(events)["state"] == "unloaded"
     status, _ = say(daemon)
@@ -121,19 +111,19 @@ def test_a_model_that_a_reload_removes_ends_its_work_and_is_gone(tmp_path: Path,
         asking = threading.Thread(target=lambda: answers.append(transcribe(daemon, audio)))
         asking.start()
         wait_until(daemon, lambda: daemon.model("whisper-base")["leases"] == 1)
-        with watching(daemon) as events:
+        with events_of(daemon) as events:
             (tmp_path / "models.d" / "whisper-base.toml").unlink()
             assert daemon.ctl("reload").returncode == 0
             assert daemon.status()["models"]
             asking.join(60)
             assert answers[0][0] == 200
-            assert "unloaded" in (event["state"] for event in events)
+            assert "unloaded" in (event.get("state") for event in events)
         assert transcribe(daemon, audio)[0] == 404
 
 
 def test_an_idle_model_is_parked_and_then_unloaded(tmp_path: Path, state_dir: Path) -> None:
     settings = '[residency]\nkeep_alive = "0s"\npark_keep_alive = "0s"\n'
-    with running(tmp_path, state_dir, settings) as daemon, watching(daemon) as events:
+    with running(tmp_path, state_dir, settings) as daemon, events_of(daemon) as events:
         assert say(daemon)[0] == 200
         seen = [next(events)["state"] for _ in range(8)]
         assert seen == ["starting", "parked", "loading", "ready", "parking", "parked", "stopping", "unloaded"]
@@ -295,24 +285,6 @@ def test_a_second_daemon_on_the_same_socket_is_refused(daemon: Daemon) -> None:
 
 
 # --- waiting without sleeping -----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def watching(daemon: Daemon) -> Iterator[Iterator[dict[str, str]]]:
-    """State events of the daemon from now on, through `audioctl events`."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "audioctl", "--socket", str(daemon.socket), "events", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=daemon.environment(),
-    ) as process:
-        assert process.stdout is not None
-        stream = process.stdout
-        assert json.loads(stream.readline())["kind"] == "listening"
-        try:
-            yield (event for event in map(json.loads, stream) if event["kind"] == "state")
-        finally:
-            process.terminate()
 
 
 def wait_until(daemon: Daemon, condition: object) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from audiod.models import catalogue
 from audiod.runtimes import build
+from control_groups import memory_group
 from daemons import TOP, Daemon, running
 
 ROOT = os.geteuid() == 0
@@ -266,26 +267,6 @@ def test_budgets_are_held_against_the_memory_there_is_and_the_models(tmp_path: P
         in mean.of("model whisper-base")["found"]
     )
     assert "audioctl reload" in mean.of("model whisper-base")["fix"]
-
-
-@contextlib.contextmanager
-def memory_group(limit_bytes: int) -> Iterator[Path]:
-    """A control group with a memory limit, of whichever version there is."""
-    for root, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
-        group = Path(root, f"audiod-test-{os.getpid()}")
-        try:
-            group.mkdir()
-            (group / file).write_text(str(limit_bytes))
-        except OSError:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            continue
-        try:
-            yield group
-        finally:
-            group.rmdir()
-        return
-    pytest.skip("no control group with a memory limit can be made here")
 
 
 def test_a_memory_limit_that_is_smaller_than_the_budgets_fails(tmp_path: Path, state_dir: Path) -> None:

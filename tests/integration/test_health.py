@@ -53,6 +53,7 @@ def test_health_tells_devices_models_queue_and_versions(daemon: Daemon) -> None:
     (device,) = now["devices"]
     assert device["device"] == "cpu"
     assert 0 < device["budget_bytes"] < device["total_bytes"]
+    assert 0 < device["others_bytes"] < device["total_bytes"]
     assert now["models"]["hibari"] == {
         **{"task": "speak", "state": "unloaded", "installed": True},
         **{"leases": 0, "waiting": 0},

@@ -130,11 +130,14 @@ def _row(model: ModelStatus) -> list[str | Cell]:
 
 def _memory(memory: Memory) -> list[str]:
     indent = " " * 9
-    return [
+    lines = [
         f"{clean(memory.device):8} {bar(memory.reserved_bytes, memory.budget_bytes)} "
         f"{size(memory.reserved_bytes)} of {size(memory.budget_bytes)} budget used",
         f"{indent}{clean(memory.name)}: {size(memory.available_bytes)} of {size(memory.total_bytes)} free",
     ]
+    if memory.others_bytes:
+        lines.append(f"{indent}{size(memory.others_bytes)} held by other programs")
+    return lines
 
 
 def _failure(model: ModelStatus, out: Output) -> list[str]:

@@ -90,7 +90,8 @@ async def at_work(
     descriptor: int | None = None,
 ) -> AsyncIterator[AsyncIterable[FromWorker]]:
     """`model` at `work`: leased when its turn has come, given back on leaving. Yields the worker's messages."""
-    async with request.app[SERVICES].manager.lease(model, wait_s) as lease, lease.run(work, descriptor) as job:
+    manager = request.app[SERVICES].manager
+    async with manager.lease(model, wait_s, demand) as lease, lease.run(work, descriptor) as job:
         yield job
 
 

@@ -95,7 +95,7 @@ async def health(request: web.Request) -> web.Response:
         reason=now.reason,
         versions=Versions(__version__, PROTOCOL_VERSION, platform.python_version()),
         queue=Queue(scheduler.queue_length, scheduler.limits.queue_requests),
-        devices=await devices.ledger(services.config, scheduler),
+        devices=await devices.ledger(scheduler),
         models=_models(services),
         mirrors=await request.app[MIRRORS].look(services) if request.query.get("mirrors") == "1" else None,
     )
@@ -105,7 +105,7 @@ async def health(request: web.Request) -> web.Response:
 def _models(services: Services) -> dict[str, Model]:
     library, states = services.library, services.manager.scheduler.models
     return {
-        entry.id: Model(entry.task, state.state, not library.missing(entry), len(state.leases), len(state.waiters))
+        entry.id: Model(entry.task, state.state, not library.missing(entry), len(state.leases), len(state.queue))
         for entry in library.entries.values()
         if (state := states.get(entry.id)) is not None
     }

@@ -17,6 +17,6 @@ async def metrics(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     manager = services.manager
     ready = services.readiness().status == "ready"
-    services.metrics.look(manager.scheduler, manager.now(), services.config.residency.device, ready=ready)
+    services.metrics.look(manager.scheduler, manager.now(), ready=ready)
     body, content_type = await asyncio.to_thread(services.metrics.render, request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})

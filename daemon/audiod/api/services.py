@@ -62,7 +62,7 @@ class Services:
     def _has_loaded(self, model: str) -> bool:
         """Whether the model has been ready since the daemon was started."""
         state = self.manager.scheduler.models.get(model)
-        return state is not None and state.load_s > 0
+        return state is not None and state.loads > 0
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -10,38 +10,33 @@ import os
 import pwd
 import re
 import resource
-import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiod import durable
+from audiod import devices, durable
 from audiod.config import Config
+from audiod.gpu import gpus
 from audiod.media.pool import MediaPool
 from audiod.models import catalogue, install, mirrors
 from audiod.models.catalogue import ModelEntry
 from audiod.residency.events import Limits
 from audiod.runtimes import build, lockfile
-from audiod.supervisor.memory import host_memory_bytes
+from audiod.supervisor.memory import control_group_limit_bytes, host_memory_bytes
 from audiod.units import ByteSize
 from audioproto.diagnosis import Finding, Verdict, judge_space
-from audioproto.errors import AudiodError, InstallFailed
+from audioproto.errors import AudiodError, DeviceUnreadable, InstallFailed
 from audioproto.types import Residency
 
 OK, WARN, FAIL = Verdict
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _DRIVER_VERSION = re.compile(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)")
-_SMI_S = 10.0
-_SMI_FIELDS = "name,compute_cap,memory.total,memory.free"
 
 FEW_FILES = 4096
 """Open files below which a busy daemon runs out: a request holds up to four, each model a dozen."""
-
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,7 @@ class Resident:
 
     state: Residency
     reason: str
+    device: str
     ready_bytes: int
     parked_bytes: int
 
@@ -157,45 +153,20 @@ def memory(patient: Patient) -> Iterator[Finding]:
     total_bytes, available_bytes = host_memory_bytes()
     limits = patient.limits
     reload = f"set residency.budget in {patient.config.file or 'audiod.toml'}, then audioctl reload"
-    promised_bytes = max(0, limits.device_bytes - patient.reserved_bytes)
+    device_bytes = limits.devices.get(devices.CPU, 0)
+    promised_bytes = max(0, device_bytes - patient.reserved_bytes)
     found = (
         f"{ByteSize(available_bytes)} of {ByteSize(total_bytes)} free; models may take {ByteSize(promised_bytes)} more"
     )
-    allowed_bytes = memory_limit_bytes()
-    if allowed_bytes is not None and limits.device_bytes + limits.host_bytes > allowed_bytes:
-        wanted = f"{ByteSize(limits.device_bytes)} for loaded and {ByteSize(limits.host_bytes)} for parked models"
+    allowed_bytes = control_group_limit_bytes()
+    if allowed_bytes is not None and device_bytes + limits.host_bytes > allowed_bytes:
+        wanted = f"{ByteSize(device_bytes)} for loaded and {ByteSize(limits.host_bytes)} for parked models"
         found = f"the budgets are {wanted}, but the control group may have {ByteSize(allowed_bytes)} in all"
         yield Finding("memory", FAIL, found, reload)
     elif promised_bytes > available_bytes:
         yield Finding("memory", WARN, f"{found}: a load may drive the host into swap", reload)
     else:
         yield Finding("memory", OK, found)
-
-
-def memory_limit_bytes() -> int | None:
-    """The smallest memory limit of the control groups that we are in; None where there is none.
-
-    Source: Documentation/admin-guide/cgroup-v2.rst, memory.max; v1 has memory.limit_in_bytes.
-    """
-    found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root, file = (_CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (_CGROUPS, "memory.max")
-        group = root / name.lstrip("/")
-        for place in (group, *group.parents):
-            if not place.is_relative_to(root):
-                break
-            try:
-                text = (place / file).read_text().strip()
-            except OSError:  # the root of v2 has no such file, and a container may not see its own group
-                continue
-            if text.isdecimal():
-                found.append(int(text))
-    total_bytes, _ = host_memory_bytes()
-    # Without a limit v1 shows the largest number of pages there could be.
-    return min((limit for limit in found if limit < total_bytes), default=None)
 
 
 def limits(patient: Patient) -> Iterator[Finding]:
@@ -210,30 +181,38 @@ def limits(patient: Patient) -> Iterator[Finding]:
 
 
 def gpu(patient: Patient) -> Iterator[Finding]:
-    """The driver by /proc, the devices by nvidia-smi. Whether an engine's library suits them is its runtime's check."""
+    """The driver by /proc, the devices by NVML. Whether an engine's library suits them is its runtime's check."""
     device = patient.config.residency.device
     try:
-        text = _DRIVER.read_text()
+        match = _DRIVER_VERSION.search(_DRIVER.read_text())
+        driver = f"NVIDIA driver {match[1] if match else 'of unknown version'}"
+        there_are = gpus()
     except FileNotFoundError:
-        yield Finding("gpu", OK, f"no NVIDIA driver is loaded; models run on {device}, as configured")
+        verdict, fix = (
+            (FAIL, "install NVIDIA's driver, or set residency.device") if device.startswith("cuda") else (OK, "")
+        )
+        yield Finding("gpu", verdict, f"no NVIDIA driver is loaded; models are to run on {device}, as configured", fix)
         return
-    match = _DRIVER_VERSION.search(text)
-    driver = f"NVIDIA driver {match[1] if match else 'of unknown version'}"
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        yield Finding("gpu", WARN, f"{driver} is loaded, but there is no nvidia-smi", "apt install nvidia-smi")
-        return
-    command = [program, f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"]
-    asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SMI_S)
-    if asked.returncode:
-        said = " ".join((asked.stdout + asked.stderr).split()) or f"exit status {asked.returncode}"
+    except DeviceUnreadable as error:
         # The usual cause by far: the driver's package was upgraded under the loaded module.
-        yield Finding("gpu", FAIL, f"{driver} is loaded, but nvidia-smi says: {said}", "sudo reboot")
+        yield Finding("gpu", FAIL, f"{driver} is loaded, but {error.message}", "sudo reboot")
         return
-    for line in asked.stdout.splitlines():
-        name, generation, total, free = (word.strip() for word in line.split(","))
-        found = f"{name}, compute capability {generation}, {free} of {total} MiB free, {driver}"
-        yield Finding("gpu", OK, found)
+    if not there_are:
+        found = f"{driver} is loaded, but shows no GPU, or its library libnvidia-ml.so.1 is missing"
+        yield Finding("gpu", WARN, found, "nvidia-smi; in a container, give it the GPUs")
+    for number, one in enumerate(there_are):
+        name = f"cuda:{number}, {one.name}, compute capability {one.capability}"
+        try:
+            reading = devices.meter(f"cuda:{number}").read_now(())
+        except DeviceUnreadable as error:
+            yield Finding("gpu", FAIL, f"{name}, {driver}: {error.message}", error.hint)
+        else:
+            free, total = ByteSize(reading.free_bytes), ByteSize(reading.total_bytes)
+            yield Finding("gpu", OK, f"{name}, {free} of {total} free, {driver}")
+    try:
+        devices.resolve(device)
+    except AudiodError as error:
+        yield Finding("gpu", FAIL, error.message, error.hint)
 
 
 def runtime(name: str, patient: Patient) -> Iterator[Finding]:
@@ -315,8 +294,9 @@ def _directories(config: Config) -> Iterable[Path]:
 
 
 def _too_large(resident: Resident, limits: Limits) -> str:
+    budget_key = "residency.budget" if resident.device == devices.CPU else "residency.vram_budget"
     for needs, budget, key in (
-        (resident.ready_bytes, limits.device_bytes, "residency.budget"),
+        (resident.ready_bytes, limits.devices.get(resident.device, 0), budget_key),
         (resident.parked_bytes, limits.host_bytes, "residency.park_budget"),
     ):
         if needs > budget:

@@ -9,12 +9,11 @@ import asyncio
 import logging
 import struct
 import subprocess
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from audiod import threads
 from audiod.control import checks
 from audiod.control.checks import Patient
 from audiod.media.audio_memory import AudioMemory
@@ -116,29 +115,4 @@ async def media(patient: Patient) -> list[Finding]:
 def _in_thread(
     look: Callable[[Patient], Iterator[Finding]], patient: Patient
 ) -> Callable[[], Awaitable[list[Finding]]]:
-    async def run() -> list[Finding]:
-        """In a thread of its own: one that hangs on a dead disk must not keep a place in the pool that all share."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[list[Finding]] = loop.create_future()
-
-        def settle(found: list[Finding] | None, error: Exception | None) -> None:
-            if ended.done():  # nobody waits any more
-                return
-            if error is not None:
-                ended.set_exception(error)
-            else:
-                ended.set_result(found or [])
-
-        def work() -> None:
-            found, failure = None, None
-            try:
-                found = list(look(patient))
-            except Exception as error:
-                failure = error
-            with suppress(RuntimeError):  # the event loop has ended since
-                loop.call_soon_threadsafe(settle, found, failure)
-
-        threading.Thread(target=work, name="doctor", daemon=True).start()
-        return await ended
-
-    return run
+    return lambda: threads.apart(lambda: list(look(patient)), "doctor")

@@ -18,7 +18,7 @@ from audiod.control import doctor
 from audiod.control.checks import Patient, Resident
 from audiod.models import install
 from audiod.residency import budget
-from audiod.residency.events import Resource
+from audiod.residency.events import HOST
 from audiod.residency.machine import ModelState
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import (
@@ -157,13 +157,15 @@ class Control:
 
     def _patient(self) -> Patient:
         services, scheduler = self._services, self._services.manager.scheduler
-        models = scheduler.models.values()
         return Patient(
             config=services.config,
             entries=services.library.entries,
             limits=scheduler.limits,
-            residents={m.model: Resident(m.state, m.reason, m.ready_bytes, m.parked_bytes) for m in models},
-            reserved_bytes=budget.reserved(models, Resource.DEVICE),
+            residents={
+                m.model: Resident(m.state, m.reason, m.device, m.footprint.ready_bytes, m.footprint.parked_bytes)
+                for m in scheduler.models.values()
+            },
+            reserved_bytes=scheduler.placement.reserved(services.config.residency.device),
             read_config=self._read_config,
             media=services.media,
         )
@@ -193,7 +195,7 @@ class Control:
             config=services.config.file,
             draining=scheduler.draining,
             queue=scheduler.queue_length,
-            memory=await devices.ledger(services.config, scheduler),
+            memory=await devices.ledger(scheduler),
             # One that a reload took out of the catalogue is on its way out.
             models=[self._model_status(state, now) for state in scheduler.models.values() if not state.removed],
             readiness=readiness.status,
@@ -204,8 +206,8 @@ class Control:
         entry = self._services.library.entry(state.model)
         processes = self._services.manager.processes.get(state.model)
         keep_s = {
-            Residency.READY: state.profile.keep_alive_s,
-            Residency.PARKED: state.profile.park_keep_alive_s,
+            Residency.READY: state.keep_alive_s,
+            Residency.PARKED: state.park_keep_alive_s,
         }.get(state.state, -1.0)
         resting = state.idle and state.state in (Residency.READY, Residency.PARKED)
         expires = resting and keep_s >= 0 and not state.profile.pinned
@@ -214,13 +216,13 @@ class Control:
             engine=entry.engine,
             task=entry.task,
             state=state.state,
-            device=self._services.config.residency.device,
-            device_bytes=budget.holds(state, Resource.DEVICE),
-            host_bytes=budget.holds(state, Resource.HOST),
+            device=state.device,
+            device_bytes=budget.holds(state, state.device),
+            host_bytes=budget.holds(state, HOST),
             zygote_pid=processes.zygote.pid if processes and processes.zygote else None,
             worker_pid=processes.worker.pid if processes and processes.worker else None,
             leases=len(state.leases),
-            queue=len(state.waiters),
+            queue=len(state.queue),
             idle_s=max(0.0, now - state.idle_since) if resting else None,
             expires_s=max(0.0, state.idle_since + keep_s - now) if expires else None,
             pinned=state.profile.pinned,

@@ -16,7 +16,7 @@ from typing import Any, Union
 import msgspec
 
 from audiod import units
-from audiod.units import ByteSize, Duration
+from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.errors import ConfigInvalid
 from audioproto.types import Task, Voice
 
@@ -190,6 +190,8 @@ class ModelEntry(_Strict, frozen=True):
     runtime: str
     """The environment of its library: `packaging/locks/runtime-<runtime>.txt`."""
     task: Task
+    device: DeviceName | None = None
+    """Where it is loaded; None takes the configured device."""
     description: str = ""
     licence: str = ""
     """Of the weights, as an SPDX expression."""

@@ -5,21 +5,17 @@ Data only. Seconds are of the caller's monotonic clock; bytes are bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Union
 
+from audiod.residency.footprint import Footprint
 from audioproto.errors import AudiodError
 from audioproto.types import Death, Priority, Residency
 
-
-class Resource(Enum):
-    """The two kinds of memory that are budgeted."""
-
-    DEVICE = auto()
-    """What a worker holds: VRAM, or host memory where the device is `cpu`."""
-    HOST = auto()
-    """What a zygote holds."""
+HOST = "host"
+"""The memory that zygotes hold. Any other name of memory is a device's, `cpu` or `cuda:0`: what workers hold there."""
 
 
 class Cause(StrEnum):
@@ -30,25 +26,27 @@ class Cause(StrEnum):
     IDLE = "idle"
     """Nobody has needed it for its keep-alive."""
     PRESSURE = "pressure"
-    """Another model needs the room."""
+    """Another model, or another program, needs the room."""
     OPERATOR = "operator"
     """By order, or because it was taken out of the configuration."""
     FAILURE = "failure"
     """A process of it died, or could not come up."""
+    GROWTH = "growth"
+    """It held ever more memory, and begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the scheduler knows of a model.
+    """What the scheduler is told of a model.
 
-    The byte counts are priors from its entry, replaced by what is measured. `keep_alive_s` and `park_keep_alive_s`
-    are the idle seconds before it is parked and unloaded; negative means never. `concurrency` is how many leases
-    its worker serves at a time.
+    `footprint` is what its entry says or an earlier run has learnt; what is measured replaces it. `keep_alive_s` and
+    `park_keep_alive_s` are the idle seconds before it is parked and unloaded; negative means never. `concurrency` is
+    how many leases its worker serves at a time.
     """
 
     model: str
-    ready_bytes: int
-    parked_bytes: int
+    footprint: Footprint
+    device: str = "cpu"
     keep_alive_s: float = 300.0
     park_keep_alive_s: float = 3600.0
     pinned: bool = False
@@ -59,18 +57,23 @@ class Profile:
 class Limits:
     """The bounds that the scheduler keeps.
 
-    `max_switch_wait_s`: how long others may wait while a busy model keeps the device. `crash_limit`: unasked deaths
-    without a success between them before a model counts as failed. `backoff_s` doubles with every failure in a row,
-    up to `backoff_cap_s`.
+    `devices`: bytes that workers may hold on each. `reserve_bytes`: what always stays free of a device's memory, as far
+    as other programs leave it. `host_bytes`: what zygotes may hold. `max_switch_wait_s`: how long others may wait while
+    a busy model keeps the device. `batch_patience_s`: how much later than it came a batch request counts as come.
+    `crash_limit`: unasked deaths without a success between them before a model counts as failed. `backoff_s` doubles
+    with every failure in a row, up to `backoff_cap_s`. `recycle`: whether a model that grows is begun anew when idle.
     """
 
-    device_bytes: int
+    devices: Mapping[str, int]
     host_bytes: int
+    reserve_bytes: Mapping[str, int] = field(default_factory=dict)
     queue_requests: int = 512
     max_switch_wait_s: float = 20.0
+    batch_patience_s: float = 30.0
     crash_limit: int = 3
     backoff_s: float = 5.0
     backoff_cap_s: float = 300.0
+    recycle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Requested:
     request: int
     model: str
     deadline: float
+    demand: Demand = Demand()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +114,19 @@ class Cancelled:
 class Released:
     """A lease ended; it carries the number of the request that it was granted to.
 
-    `abandoned`: the client had left before the work was done.
+    `abandoned`: the client had left before the work was done. `out_of_memory`: the work failed for want of memory.
     """
 
     request: int
     abandoned: bool = False
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """The lease that was told to pause stands between two segments, and computes nothing until it is resumed."""
+
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,28 @@ class WorkerLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerMeasured:
+    """What a worker holds at rest now, and what it held at its peak during a request of `size`; 0 where not known.
+
+    Measured when it serves nothing else, or the one would be taken for the other.
+    """
+
+    model: str
+    resting_bytes: int
+    peak_bytes: int
+    size: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMeasured:
+    """What a device has in all, and what is held there by programs that are not ours; a total of 0: not known."""
+
+    device: str
+    total_bytes: int
+    others_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStopped:
     """The worker that was to stop is gone and its memory is back, but for `residue_bytes`."""
 
@@ -184,7 +218,7 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The worker could not load, and is gone; the zygote lives."""
+    """The worker could not load, and is gone; the zygote lives. OutOfMemory is tried once more with more room."""
 
     model: str
     error: AudiodError
@@ -225,6 +259,7 @@ Event = Union[
     Requested,
     Cancelled,
     Released,
+    Yielded,
     LoadAsked,
     ParkAsked,
     UnloadAsked,
@@ -232,6 +267,8 @@ Event = Union[
     DrainEnded,
     ZygoteStarted,
     WorkerLoaded,
+    WorkerMeasured,
+    DeviceMeasured,
     WorkerStopped,
     ZygoteStopped,
     StartFailed,
@@ -274,9 +311,30 @@ class StopZygote:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureDevice:
+    """Answered by DeviceMeasured, always."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     request: int
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let the lease's work stop at its next segment. Answered by Yielded, or by Released where it ends first."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let the paused lease's work go on."""
+
+    request: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,4 +366,27 @@ class Announce:
     wanted_since: float | None = None
 
 
-Instruction = Union[StartZygote, ForkWorker, StopWorker, StopZygote, Grant, Reject, Finish, Announce]
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something that an operator should know of, and that is no change of state."""
+
+    kind: str
+    """`memory` or `growth`."""
+    message: str
+    model: str = ""
+
+
+Instruction = Union[
+    StartZygote,
+    ForkWorker,
+    StopWorker,
+    StopZygote,
+    MeasureDevice,
+    Grant,
+    Pause,
+    Resume,
+    Reject,
+    Finish,
+    Announce,
+    Report,
+]

@@ -13,13 +13,15 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from audiod.meters import Meter
 from audiod.residency.events import (
     Announce,
     Cancelled,
+    Demand,
     DrainAsked,
     DrainEnded,
     Event,
@@ -30,12 +32,16 @@ from audiod.residency.events import (
     Limits,
     LoadAsked,
     LoadFailed,
+    MeasureDevice,
     ParkAsked,
+    Pause,
     Profile,
     Reconfigured,
     Reject,
     Released,
+    Report,
     Requested,
+    Resume,
     StartFailed,
     StartZygote,
     StopWorker,
@@ -49,14 +55,17 @@ from audiod.residency.events import (
     ZygoteStarted,
     ZygoteStopped,
 )
+from audiod.residency.measuring import Measuring
 from audiod.residency.scheduler import Scheduler
 from audiod.supervisor import memory
-from audiod.supervisor.worker import Ending, Worker
+from audiod.supervisor.worker import Ending, Job, Worker
 from audiod.supervisor.zygote import Launch, Zygote
 from audiod.tasks import Tasks
 from audioproto.control import Event as Happening
-from audioproto.errors import AudiodError
+from audioproto.errors import AudiodError, OutOfMemory
+from audioproto.errors import WorkerDied as WorkerDiedError
 from audioproto.types import Death, Residency
+from audioproto.worker import Synthesize, Transcribe
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +75,17 @@ EVENTS_KEPT = 256
 
 _OVERDUE_S = 10.0
 """A timer so late was lost; a busy event loop is late by milliseconds."""
+
+
+class Lease:
+    """The right to use a model's ready worker for one request."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def run(self, work: Transcribe | Synthesize, descriptor: int | None = None) -> AbstractAsyncContextManager[Job]:
+        """Send the work and yield its messages, as Worker.run does. Once."""
+        return self.worker.run(work, descriptor)
 
 
 @dataclass(slots=True)
@@ -82,16 +102,22 @@ class ResidencyManager:
     """The residency of all models. Use as an async context manager: leaving it stops every process.
 
     `launch` tells how to start a model, in a thread because it may read the disk; it raises AudiodError where that is
-    impossible (not installed, say).
+    impossible (not installed, say). `meter` gives the meter of a device.
     """
 
     def __init__(
-        self, profiles: Iterable[Profile], limits: Limits, launch: Callable[[str], Launch], start_timeout_s: float
+        self,
+        profiles: Iterable[Profile],
+        limits: Limits,
+        launch: Callable[[str], Launch],
+        meter: Callable[[str], Meter],
+        start_timeout_s: float,
     ) -> None:
         self.scheduler = Scheduler(profiles, limits)
         self.processes: dict[str, Processes] = {}
         self.on_step: Callable[[Event, Sequence[Instruction], float], None] = lambda event, instructions, now: None
         """Told of every event, of what is done about it, and when; for metrics."""
+        self.measuring = Measuring(self.scheduler, meter, self._feed)
         self._launch = launch
         self._start_timeout_s = start_timeout_s
         self._numbers = itertools.count(1)
@@ -106,12 +132,14 @@ class ResidencyManager:
     async def __aenter__(self) -> ResidencyManager:
         await self._watchers.__aenter__()
         await self._tasks.__aenter__()
+        await self.measuring.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.__aexit__(None, None, None)
+        await self.measuring.__aexit__()
         async with asyncio.TaskGroup() as stops:
             for processes in self.processes.values():
                 if processes.zygote is not None:
@@ -121,14 +149,14 @@ class ResidencyManager:
     # --- what others call -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def lease(self, model: str, timeout_s: float) -> AsyncIterator[Worker]:
+    async def lease(self, model: str, timeout_s: float, demand: Demand) -> AsyncIterator[Lease]:
         """The right to use `model`'s ready worker while inside, waiting for it for at most `timeout_s`.
 
-        Raises ModelNotFound, ModelTooLarge, QueueFull, QueueTimeout, Draining, ModelFailed.
+        Raises ModelNotFound, ModelTooLarge, OutOfMemory, QueueFull, QueueTimeout, Draining, ModelFailed.
         """
         request = next(self._numbers)
         granted = self._grants[request] = asyncio.get_running_loop().create_future()
-        self._feed(Requested(request, model, self._now() + timeout_s))
+        self._feed(Requested(request, model, self._now() + timeout_s, demand))
         try:
             worker = await granted
         except BaseException:
@@ -138,14 +166,22 @@ class ResidencyManager:
             self._feed(Released(request, abandoned=True))
             raise
         del self._grants[request]
-        abandoned = False
+        abandoned = out_of_memory = False
         try:
-            yield worker
+            yield Lease(worker)
         except (asyncio.CancelledError, ConnectionError):  # how it shows that the client has left
             abandoned = True
             raise
+        except OutOfMemory:
+            out_of_memory = True
+            raise
+        except WorkerDiedError as error:
+            if worker.dead.done() and worker.dead.result().death is Death.OUT_OF_MEMORY:
+                raise OutOfMemory(f"{model} was stopped during the request, because memory had run out") from error
+            raise
         finally:
-            self._feed(Released(request, abandoned))
+            self._feed(Released(request, abandoned, out_of_memory))
+            self.measuring.served(model, worker, demand.size)
 
     async def load(self, model: str) -> None:
         """Bring `model` to ready; returns when it is. Raises what stopped it."""
@@ -245,8 +281,15 @@ class ResidencyManager:
                         done.set_result(None)
                     else:
                         done.set_exception(error)
+            case MeasureDevice(device):
+                self._tasks.start(self._measure(device), f"{device}: measure")
+            case Pause() | Resume():
+                pass
             case Announce():
                 self._announce(instruction)
+            case Report(kind, message, model):
+                logger.warning("%s", message, extra={"model": model})
+                self.publish(kind, message, model)
 
     def _announce(self, announce: Announce) -> None:
         level = logging.ERROR if announce.state is Residency.FAILED else logging.INFO
@@ -296,11 +339,16 @@ class ResidencyManager:
         zygote.on_death = lambda ending: self._zygote_died(model, zygote, ending)
         self._feed(ZygoteStarted(model, await memory.proportional_bytes(zygote.pid)))
 
+    async def _measure(self, device: str) -> None:
+        await self.measuring.look(device)
+
     async def _fork_worker(self, model: str) -> None:
         processes = self._of(model)
         zygote = processes.zygote
         assert zygote is not None
+        before = await self.measuring.look(self.scheduler.models[model].device)
         try:
+            self.measuring.require(model, before)
             worker = await zygote.fork(lambda ending: self._worker_died(model, ending), self._start_timeout_s)
         except AudiodError as error:
             processes.last_log = list(zygote.log)
@@ -308,14 +356,15 @@ class ResidencyManager:
                 self._feed(LoadFailed(model, error))
             return  # where the zygote died too, its own end is the event
         processes.worker = worker
-        self._feed(WorkerLoaded(model, await memory.proportional_bytes(worker.pid)))
+        self.measuring.begin(model, worker)
+        self._feed(WorkerLoaded(model, await self.measuring.taken_bytes(model, before, worker.pid)))
 
     async def _stop_worker(self, model: str) -> None:
         processes = self._of(model)
         residue_bytes = 0
-        if processes.worker is not None:
-            residue_bytes = await processes.worker.stop()
+        if (worker := processes.worker) is not None:
             processes.worker = None
+            residue_bytes = await self.measuring.reclaim(model, {worker.pid}, worker.stop())
         self._reclaimed(model, residue_bytes)
         self._feed(WorkerStopped(model, residue_bytes))
         if processes.zygote is None:
@@ -326,10 +375,11 @@ class ResidencyManager:
         if before is not None and not before.done():
             before.cancel()
             await asyncio.wait([before])
+        pids = {process.pid for process in (processes.worker, processes.zygote) if process is not None}
         processes.worker = None
         residue_bytes = 0
         if processes.zygote is not None:
-            residue_bytes = await processes.zygote.stop()
+            residue_bytes = await self.measuring.reclaim(model, pids, processes.zygote.stop())
             processes.zygote = None
         self._reclaimed(model, residue_bytes)
         self._feed(ZygoteStopped(model, residue_bytes))

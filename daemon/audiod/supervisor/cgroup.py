@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 _ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = ("memory", "pids", "cpu")
 
+_EVENTS = ("memory.events", "memory.oom_control")
+"""Where the kernel counts its kills: in v2, and in v1. Source: Documentation/admin-guide/cgroup-v2.rst, oom_kill."""
+
 
 class Group:
     """One model's control group. All of it touches a file system that lives in memory and never waits."""
@@ -32,6 +35,17 @@ class Group:
         """SIGKILL for everything in it, whatever process groups it has made for itself. Since Linux 5.14."""
         with contextlib.suppress(OSError):
             (self._path / "cgroup.kill").write_text("1")
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed because memory had run out, here or on the whole host.
+
+        Counted before the signal is sent. 0 where the memory controller was not given to us.
+        """
+        for name in _EVENTS:
+            with contextlib.suppress(OSError):
+                lines = (self._path / name).read_text().splitlines()
+                return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+        return 0
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from typing import Union
 
 from audiod.supervisor import memory
 from audiod.supervisor.channel import Channel
-from audioproto.errors import AudiodError, EngineFailed, WorkerDied, from_body
+from audioproto.errors import AudiodError, EngineFailed, OutOfMemory, WorkerDied, from_body
 from audioproto.types import Death
 from audioproto.worker import (
     Abort,
@@ -50,16 +50,23 @@ class Ending:
     death: Death
 
     @classmethod
-    def of(cls, status: int) -> Ending:
-        """From an exit status, or minus the signal that ended it."""
+    def of(cls, status: int, *, out_of_memory: bool = False) -> Ending:
+        """From an exit status, or minus the signal that ended it, and whether the kernel killed anything for memory."""
         if status >= 0:
             return cls(f"exited with status {status}", Death.CRASHED)
+        if out_of_memory and -status == signal.SIGKILL:
+            return cls("was killed by the kernel because memory had run out", Death.OUT_OF_MEMORY)
         outside = -status in (signal.SIGKILL, signal.SIGTERM)
         try:
             name = signal.Signals(-status).name
         except ValueError:  # the real-time signals have no names
             name = f"signal {-status}"
         return cls(f"was killed by {name}", Death.KILLED if outside else Death.CRASHED)
+
+    def error(self, what: str) -> EngineFailed | OutOfMemory:
+        """What to tell of `what`, which was still to come up when it ended so."""
+        kind = OutOfMemory if self.death is Death.OUT_OF_MEMORY else EngineFailed
+        return kind(f"{what} {self.words}")
 
 
 class Job:
@@ -178,7 +185,8 @@ class Worker:
         self.dead.set_result(ending)
         was_loaded = self.loaded.done()
         if not was_loaded:
-            self.loaded.set_exception(EngineFailed(f"the worker ended while loading: it {ending.words}"))
+            self.loaded.set_exception(ending.error("the worker ended while loading: it"))
+            self.loaded.exception()  # looked at, even if whoever forked it has already given up
         self._channel.close()
         if was_loaded and not self.stopping:
             self._on_death(ending)

@@ -42,11 +42,16 @@ class Launch:
     cache: Path
     spec: EngineSpec
     group: Group | None = None
+    visible: str | None = None
+    """What CUDA_VISIBLE_DEVICES says to it, so that it sees its own device and no other; None passes ours on."""
 
     def environment(self) -> dict[str, str]:
         """What the zygote sees: few variables, our code and no one else's, one thread pool size, and no network."""
         threads = str(self.spec.threads)
-        return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        if self.visible is not None:
+            passed_on["CUDA_VISIBLE_DEVICES"] = self.visible
+        return passed_on | {
             "PYTHONPATH": str(self.code),
             "PYTHONSAFEPATH": "1",
             "PYTHONNOUSERSITE": "1",
@@ -79,6 +84,9 @@ class Zygote:
         self._forked: dict[int, asyncio.Future[int]] = {}
         self._numbers = 0
         self._stopping = False
+        self._kills_told = self._oom_kills()
+        """The group's kills for want of memory that are accounted for; it may be older than this zygote."""
+        self._ended: Ending | None = None
         self._logger = logging.getLogger(f"audiod.worker.{launch.spec.model}")
         self._channel: Channel[FromZygote] = Channel(sock, FromZygote, self._received, lambda: None)  # type: ignore[arg-type]
 
@@ -122,7 +130,7 @@ class Zygote:
             if isinstance(error, TimeoutError):
                 raise EngineFailed(f"{launch.spec.model} was not up after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
-                raise EngineFailed(f"its zygote {zygote._ending().words}") from error
+                raise zygote._ending().error("its zygote") from error
             raise
         return zygote
 
@@ -131,12 +139,12 @@ class Zygote:
         async with asyncio.TaskGroup() as tasks:
             log = tasks.create_task(self._follow_log())
             await self._process.wait()
+            ending = self._ending()
             for worker in self._workers.values():
                 worker.kill()
             # Whoever held the other end of the log is dead now; what they still said is the reason we want to show.
             await asyncio.wait([log], timeout=1.0)
             log.cancel()
-        ending = self._ending()
         self._channel.close()
         for worker in list(self._workers.values()):
             await worker.group_gone()
@@ -144,10 +152,10 @@ class Zygote:
             worker.reaped(ending)
         self._workers.clear()
         if not self._prepared.done():
-            self._prepared.set_exception(EngineFailed(f"its zygote {ending.words}"))
+            self._prepared.set_exception(ending.error("its zygote"))
         for forked in self._forked.values():
             if not forked.done():
-                forked.set_exception(EngineFailed(f"its zygote {ending.words}"))
+                forked.set_exception(ending.error("its zygote"))
         if self.on_death is not None and not self._stopping:
             self.on_death(ending)
 
@@ -175,7 +183,9 @@ class Zygote:
                     forked.set_result(pid)
             case Exited(number, _, status):
                 if gone := self._workers.pop(number, None):
-                    gone.reaped(Ending.of(status))
+                    kills = self._oom_kills()
+                    gone.reaped(Ending.of(status, out_of_memory=kills > self._kills_told))
+                    self._kills_told = kills
 
     async def fork(self, on_death: Callable[[Ending], None], timeout_s: float) -> Worker:
         """Fork a worker and wait until it has loaded. Raises AudiodError, with the worker gone, when it cannot."""
@@ -198,7 +208,7 @@ class Zygote:
             if isinstance(error, TimeoutError):
                 raise EngineFailed(f"{self.launch.spec.model} had not loaded after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
-                raise EngineFailed(f"its zygote {self._ending().words}") from error
+                raise self._ending().error("its zygote") from error
             raise
         return worker
 
@@ -228,7 +238,13 @@ class Zygote:
 
     def _ending(self) -> Ending:
         status = self._process.returncode
-        return Ending("ended", Death.CRASHED) if status is None else Ending.of(status)
+        if self._ended is None and status is not None:
+            # Kept, because the group that counts is removed in the end.
+            self._ended = Ending.of(status, out_of_memory=self._oom_kills() > self._kills_told)
+        return self._ended or Ending("ended", Death.CRASHED)
+
+    def _oom_kills(self) -> int:
+        return self.launch.group.oom_kills() if self.launch.group is not None else 0
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:

@@ -74,6 +74,12 @@ def test_status_shows_memory_of_the_device_and_of_the_host() -> None:
     assert "host     3 GiB of host memory held by 2 zygotes" in lines
 
 
+def test_status_shows_what_other_programs_hold_where_that_is_known() -> None:
+    known = Memory("cuda:0", "NVIDIA T4", 16 * GIB, 12 * GIB, 15 * GIB, 3 * GIB, GIB)
+    assert "         1 GiB held by other programs" in page(READY, memory=known)
+    assert "other programs" not in "\n".join(page(READY))
+
+
 def test_status_shows_where_the_api_is_and_what_the_daemon_is() -> None:
     lines = page()
     assert "http     http://127.0.0.1:8000" in lines

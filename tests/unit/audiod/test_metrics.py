@@ -5,11 +5,13 @@ from __future__ import annotations
 from audiod.metrics import Metrics
 from audiod.residency.events import (
     Cancelled,
+    DeviceMeasured,
     Event,
     Instruction,
     Limits,
     LoadAsked,
     LoadFailed,
+    MeasureDevice,
     ParkAsked,
     Profile,
     Released,
@@ -24,6 +26,7 @@ from audiod.residency.events import (
     ZygoteStarted,
     ZygoteStopped,
 )
+from audiod.residency.footprint import Footprint
 from audiod.residency.scheduler import Scheduler
 from audioproto.errors import ModelFailed
 from audioproto.types import Death
@@ -34,10 +37,10 @@ class Residency:
 
     def __init__(self) -> None:
         profiles = [
-            Profile(model, ready_bytes=60, parked_bytes=10, keep_alive_s=300.0, park_keep_alive_s=600.0)
+            Profile(model, Footprint(ready_bytes=60, parked_bytes=10), keep_alive_s=300.0, park_keep_alive_s=600.0)
             for model in ("a", "b")
         ]
-        self.scheduler = Scheduler(profiles, Limits(device_bytes=100, host_bytes=100, max_switch_wait_s=0.0))
+        self.scheduler = Scheduler(profiles, Limits(devices={"cpu": 100}, host_bytes=100, max_switch_wait_s=0.0))
         self.metrics = Metrics()
         self.now = 0.0
 
@@ -45,6 +48,9 @@ class Residency:
         self.now = self.now if at is None else at
         instructions = self.scheduler.handle(event, self.now)
         self.metrics.observe_step(event, instructions, self.now)
+        for instruction in list(instructions):
+            if isinstance(instruction, MeasureDevice):
+                instructions += self.feed(DeviceMeasured(instruction.device, 0, 0))
         return instructions
 
     def load(self, model: str, request: int) -> None:
@@ -55,7 +61,7 @@ class Residency:
 
     def value(self, name: str, **labels: str) -> float | None:
         """The sample as a scrape has it; None where there is no such series."""
-        self.metrics.look(self.scheduler, self.now, "cpu", ready=True)
+        self.metrics.look(self.scheduler, self.now, ready=True)
         return self.metrics.registry.get_sample_value(name, labels)
 
     def evictions(self, model: str) -> dict[tuple[str, str], float]:

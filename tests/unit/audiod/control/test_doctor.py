@@ -1,22 +1,22 @@
-"""The machinery of doctor: limits, order, broken checks, and what a driver and nvidia-smi are understood to say."""
+"""The machinery of doctor: limits, order, broken checks, and what is said of a driver and its GPUs."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import pytest
 
 from audiod.config import Config
-from audiod.control import checks, doctor
+from audiod.control import doctor
 from audiod.control.checks import Patient
 from audiod.control.doctor import Check, examine
 from audiod.media.pool import MediaPool
 from audiod.residency.events import Limits
 from audioproto.diagnosis import EXHAUSTED_BYTES, SCARCE_BYTES, Finding, Verdict, judge_space
+from gpu_hosts import GIB, GpuHost
 
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version: 12.3\n"
 OPEN_DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (dvs-builder@U16)\n"
@@ -24,7 +24,7 @@ OPEN_DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.1
 
 @pytest.fixture
 async def patient() -> Patient:
-    return Patient(Config(), {}, Limits(2**30, 2**30), {}, 0, Config, MediaPool())
+    return Patient(Config(), {}, Limits({"cpu": 2**30}, 2**30), {}, 0, Config, MediaPool())
 
 
 async def told(*planned: Check) -> list[Finding]:
@@ -96,37 +96,57 @@ def test_space_is_judged_by_bytes_and_inodes(free_bytes: int, inodes: int | None
     assert judge_space(free_bytes, inodes) == verdict
 
 
-def program(directory: Path, text: str) -> None:
-    file = directory / "nvidia-smi"
-    file.write_text(f"#!/bin/sh\n{text}\n")
-    file.chmod(0o755)
+GPU_CHECK = """
+from types import SimpleNamespace
+from audiod.config import Config, Residency
+from audiod.control import checks
+checks._DRIVER = state.with_name("version")
+patient = SimpleNamespace(config=Config(residency=Residency(device=os.environ["DEVICE"])))
+tell([[finding.verdict, finding.found, finding.fix] for finding in checks.gpu(patient)])
+"""
+LAPTOP = f"gpu GPU-1 {6 * GIB} {5 * GIB} NVIDIA GeForce RTX 3060 Laptop GPU"
+
+
+def gpu_findings(host: GpuHost, driver: str = DRIVER, device: str = "auto") -> list[list[str]]:
+    if driver:
+        host.state.with_name("version").write_text(driver)
+    found: list[list[str]] = host.run(GPU_CHECK, DEVICE=device)
+    return found
 
 
 @pytest.mark.parametrize(("driver", "version"), [(DRIVER, "535.183.01"), (OPEN_DRIVER, "550.54.15")])
-def test_a_gpu_is_named_with_its_generation_memory_and_driver(
-    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str, version: str
-) -> None:
-    """A stand-in for hosts with one: what the driver's file and nvidia-smi's CSV look like there."""
-    (tmp_path / "version").write_text(driver)
-    monkeypatch.setattr(checks, "_DRIVER", tmp_path / "version")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    program(tmp_path, "echo 'NVIDIA GeForce RTX 3060 Laptop GPU, 8.6, 6144, 5921'")
-    found = list(checks.gpu(patient))
-    assert [finding.verdict for finding in found] == ["ok"]
-    shown = "NVIDIA GeForce RTX 3060 Laptop GPU, compute capability 8.6, 5921 of 6144 MiB free"
-    assert found[0].found == f"{shown}, NVIDIA driver {version}"
+def test_a_gpu_is_named_with_its_generation_memory_and_driver(gpu_host: GpuHost, driver: str, version: str) -> None:
+    gpu_host.show(LAPTOP)
+    shown = "cuda:0, NVIDIA GeForce RTX 3060 Laptop GPU, compute capability 8.6, 5 GiB of 6 GiB free"
+    assert gpu_findings(gpu_host, driver) == [["ok", f"{shown}, NVIDIA driver {version}", ""]]
 
 
-def test_a_driver_that_was_upgraded_under_the_loaded_module_fails(
-    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "version").write_text(DRIVER)
-    monkeypatch.setattr(checks, "_DRIVER", tmp_path / "version")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    program(tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
-    found = list(checks.gpu(patient))
-    assert (found[0].verdict, found[0].fix) == ("fail", "sudo reboot")
-    assert "version mismatch" in found[0].found
-    (tmp_path / "nvidia-smi").unlink()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert next(checks.gpu(patient)).verdict == "warn"
+def test_a_driver_that_was_upgraded_under_the_loaded_module_fails(gpu_host: GpuHost) -> None:
+    gpu_host.show(LAPTOP, "refuse nvmlInitWithFlags 18")
+    ((verdict, found, fix),) = gpu_findings(gpu_host)
+    assert (verdict, fix) == ("fail", "sudo reboot")
+    assert "version mismatch" in found
+
+
+def test_a_driver_that_shows_no_gpu_is_a_warning(gpu_host: GpuHost) -> None:
+    assert [verdict for verdict, _, _ in gpu_findings(gpu_host)] == ["warn"]
+
+
+def test_a_gpu_that_does_not_work_fails_and_the_others_are_shown(gpu_host: GpuHost) -> None:
+    gpu_host.show(LAPTOP, "refuse nvmlDeviceGetMemoryInfo 15")
+    ((verdict, found, _),) = gpu_findings(gpu_host)
+    assert verdict == "fail"
+    assert "GPU is lost" in found
+
+
+@pytest.mark.parametrize(("driver", "verdicts"), [("", ["fail"]), (DRIVER, ["ok", "fail"])])
+def test_a_configured_gpu_that_is_not_there_fails(gpu_host: GpuHost, driver: str, verdicts: list[str]) -> None:
+    gpu_host.show(LAPTOP)
+    assert [verdict for verdict, _, _ in gpu_findings(gpu_host, driver, "cuda:1")] == verdicts
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_no_driver_is_well_where_no_gpu_is_asked_for(gpu_host: GpuHost, device: str) -> None:
+    ((verdict, found, _),) = gpu_findings(gpu_host, "", device)
+    assert verdict == "ok"
+    assert "no NVIDIA driver" in found

@@ -107,6 +107,7 @@ def test_the_slash_of_an_id_is_no_directory_on_disk() -> None:
         (MINIMAL.replace('"m"', '"a--b"'), "id: 'a--b' is no model id"),
         (MINIMAL.replace('"e"', '"os.path"'), "engine: 'os.path'"),
         (MINIMAL.replace('"r"', '"../r"'), "runtime: '../r'"),
+        (MINIMAL + 'device = "cuda:01"\n', "device: Expected `str` matching regex"),
         (MINIMAL + "concurrency = 0\n", "concurrency: must be 1 or more"),
         (MINIMAL + 'path = "weights"\n', "path: 'weights' is not absolute"),
         (MINIMAL + 'default_voice = "v"\n', "default_voice: 'v' is none of its voices"),
@@ -127,6 +128,12 @@ def test_the_slash_of_an_id_is_no_directory_on_disk() -> None:
 def test_a_mistake_names_the_file_and_the_key(text: str, message: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"^m\.toml: .*" + re.escape(message)):
         catalogue.parse(text, "m.toml")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_a_model_may_say_where_it_is_loaded(device: str) -> None:
+    assert catalogue.parse(f'{MINIMAL}device = "{device}"\n', "m.toml").device == device
+    assert catalogue.parse(MINIMAL, "m.toml").device is None
 
 
 def test_two_files_cannot_name_one_model(tmp_path: Path) -> None:

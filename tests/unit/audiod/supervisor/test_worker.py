@@ -24,3 +24,10 @@ from audioproto.types import Death
 )
 def test_an_ending_has_words_and_a_kind(status: int, words: str, death: Death) -> None:
     assert Ending.of(status) == Ending(words, death)
+
+
+def test_only_who_was_killed_outright_can_be_the_victim_of_the_kernel() -> None:
+    """Another process of the group may have been; this one crashed all by itself."""
+    assert Ending.of(-signal.SIGKILL, out_of_memory=True).death is Death.OUT_OF_MEMORY
+    for status in (0, 3, -signal.SIGTERM, -signal.SIGSEGV):
+        assert Ending.of(status, out_of_memory=True) == Ending.of(status)

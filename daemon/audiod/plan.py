@@ -1,0 +1,141 @@
+"""What a configuration comes to: the models, where each is loaded, what the scheduler is told of them, how they start.
+
+Made whole from the configuration, the catalogue, the devices and what was learnt; a reload makes a new one. Starts
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiod import config as configuration
+from audiod import devices
+from audiod.api.auth import Keys
+from audiod.config import Config
+from audiod.devices import CPU, Device
+from audiod.footprints import FootprintBook, fingerprint
+from audiod.models import catalogue, install
+from audiod.models.catalogue import ModelEntry
+from audiod.models.library import Library
+from audiod.residency.events import Limits, Profile
+from audiod.residency.footprint import Footprint
+from audiod.runtimes import build, lockfile
+from audiod.supervisor import memory
+from audiod.supervisor.cgroup import Groups
+from audiod.supervisor.zygote import Launch
+from audioproto.errors import ModelNotInstalled
+from audioproto.types import EngineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`devices` and `fingerprints` are by model; the latter name what its footprint was learnt under."""
+
+    config: Config
+    library: Library
+    keys: Keys
+    devices: dict[str, Device]
+    fingerprints: dict[str, str]
+    profiles: list[Profile]
+    limits: Limits
+    audio_memory_bytes: int
+
+    def launch(self, model: str, code: Path, groups: Groups | None) -> Launch:
+        """How to start the model's zygote; `code` is where our worker's packages are found.
+
+        Reads the disk. Raises ModelNotInstalled.
+        """
+        entry = self.library.entry(model)
+        where = self.config.places
+        python = build.find(entry.runtime, where.locks_dir, where.runtimes_dir)
+        if missing := install.missing(entry, where):
+            raise ModelNotInstalled(
+                f"{model} is not installed: {missing} missing", hint=f"audioctl models pull {model}"
+            )
+        assert python is not None
+        device = self.devices[model]
+        spec = EngineSpec(
+            engine=entry.engine,
+            model=entry.id,
+            model_dir=str(install.model_dir(entry, where)),
+            device=device.seen_as,
+            threads=_threads(entry, self.config),
+            concurrency=entry.concurrency,
+            options=entry.options,
+        )
+        group = groups.model(entry.directory_name, int(entry.memory_limit)) if groups else None
+        return Launch(python, code, self.config.cache_dir, spec, group, device.visible)
+
+
+def make(config: Config, book: FootprintBook) -> Plan:
+    """Reads the disk and asks the driver. Raises ConfigInvalid, and DeviceNotFound for a device that is not there."""
+    where = config.places
+    library = Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
+    keys = Keys.read(Path(config.server.api_keys_file)) if config.server.api_keys_file else Keys()
+    found: dict[str, Device] = {}
+    for name in {config.residency.device, *(entry.device for entry in library.entries.values() if entry.device)}:
+        found[name] = devices.resolve(name)
+    placed = {entry.id: found[entry.device or config.residency.device] for entry in library.entries.values()}
+    fingerprints = {entry.id: _fingerprint(entry, config) for entry in library.entries.values()}
+    profiles = [
+        _profile(
+            entry, config, placed[entry.id].name, book.get(entry.id, placed[entry.id].name, fingerprints[entry.id])
+        )
+        for entry in library.entries.values()
+    ]
+    bounds = limits(config, {device.name for device in found.values()})
+    return Plan(config, library, keys, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
+
+
+def _audio_memory_bytes(config: Config) -> int:
+    """The bound over all requests' audio.
+
+    Its share is an eighth: half of what the budgets of models leave by default. With 4 GB that is room for the longest
+    recording, decoded, beside the largest upload, and for two more hours of audio that wait.
+    """
+    total_bytes, _ = memory.host_memory_bytes()
+    return int(config.server.audio_memory) or total_bytes // 8
+
+
+def limits(config: Config, names: set[str]) -> Limits:
+    """The scheduler's bounds on the devices `names`; budgets of 0 are shares of what there is.
+
+    Reads /proc and asks the driver. Raises DeviceUnreadable.
+    """
+    total_bytes, _ = memory.host_memory_bytes()
+    residency = config.residency
+    budgets = {CPU: int(residency.budget) or total_bytes // 2} if CPU in names else {}
+    for name in sorted(names - {CPU}):
+        budgets[name] = int(residency.vram_budget) or devices.total_bytes(name) - int(residency.vram_reserve)
+    return Limits(
+        devices=budgets,
+        host_bytes=int(residency.park_budget) or total_bytes // 4,
+        reserve_bytes={name: int(residency.vram_reserve) for name in names if name != CPU},
+        queue_requests=residency.queue_requests,
+        max_switch_wait_s=float(residency.max_switch_wait),
+        batch_patience_s=float(residency.batch_patience),
+        recycle=residency.recycle,
+    )
+
+
+def _profile(entry: ModelEntry, config: Config, device: str, learnt: Footprint | None) -> Profile:
+    residency = config.residency
+    return Profile(
+        model=entry.id,
+        footprint=learnt or Footprint(int(entry.ready_bytes), int(entry.parked_bytes)),
+        device=device,
+        keep_alive_s=float(residency.keep_alive if entry.keep_alive is None else entry.keep_alive),
+        park_keep_alive_s=float(residency.park_keep_alive if entry.park_keep_alive is None else entry.park_keep_alive),
+        pinned=entry.pinned,
+        concurrency=entry.concurrency,
+    )
+
+
+def _fingerprint(entry: ModelEntry, config: Config) -> str:
+    lock = lockfile.read(config.places.locks_dir, entry.runtime)
+    return fingerprint(entry, lock.digest if lock else "", _threads(entry, config))
+
+
+def _threads(entry: ModelEntry, config: Config) -> int:
+    return entry.threads or config.residency.threads or configuration.cores()

@@ -1,0 +1,51 @@
+"""Waiting without sleeping: what a daemon tells of itself, and what descends from it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from daemons import Daemon
+
+
+@contextlib.contextmanager
+def events_of(daemon: Daemon) -> Iterator[Iterator[dict[str, Any]]]:
+    """State events of the daemon from now on, through `audioctl events`; other kinds are left out."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "audioctl", "--socket", str(daemon.socket), "events", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=daemon.environment(),
+    ) as process:
+        assert process.stdout is not None
+        stream = process.stdout
+        assert json.loads(stream.readline())["kind"] == "listening"
+        try:
+            yield (event for event in map(json.loads, stream) if event["kind"] in ("state", "reload"))
+        finally:
+            process.terminate()
+
+
+def happened(daemon: Daemon, events: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What has happened until now and was not read yet: a reload is put behind it as a mark."""
+    assert daemon.ctl("reload").returncode == 0
+    seen: list[dict[str, Any]] = []
+    for event in events:
+        if event["kind"] == "reload":
+            return seen
+        seen.append(event)
+    raise AssertionError("the daemon went away")
+
+
+def children(pid: int) -> set[int]:
+    """All descendants of a process."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found |= {int(child)} | (children(int(child)) if Path(f"/proc/{child}").exists() else set())
+    return found
