@@ -28,11 +28,16 @@ from audioproto.worker import (
     FromZygote,
     Init,
     Message,
+    Pause,
+    Paused,
     Prepared,
+    Progress,
     Ready,
+    Resume,
     Segment,
     Synthesize,
     Transcribe,
+    Warm,
 )
 from daemons import AUDIO, TOP
 
@@ -74,7 +79,10 @@ class Worker:
         self.pid = pid
         self._jobs = 0
         self._brought: dict[int, list[Message]] = {}
-        self.came_up = self._peer.receive()
+        self.progress: list[str] = []
+        while isinstance(message := self._peer.receive(), Progress):
+            self.progress.append(message.message)
+        self.came_up = message
 
     def begin(self, samples: Samples | None = None, text: str = "", voice: str = "", **fields: object) -> int:
         """Start to transcribe `samples` (16 kHz), or to speak `text`; returns the job's number."""
@@ -92,13 +100,32 @@ class Worker:
     def abort(self, job: int) -> None:
         self._peer.send(Abort(job))
 
+    def pause(self, job: int) -> None:
+        self._peer.send(Pause(job))
+
+    def resume(self, job: int) -> None:
+        self._peer.send(Resume(job))
+
+    def warm(self) -> Done:
+        self._jobs += 1
+        self._brought[self._jobs] = []
+        self._peer.send(Warm(self._jobs))
+        messages, end = self.finish(self._jobs)
+        assert isinstance(end, Done), end
+        assert messages == []
+        return end
+
     def next(self, job: int) -> Message:
         """The next message of the job, waiting for it."""
         while not self._brought[job]:
             message = self._peer.receive()
-            assert isinstance(message, Segment | AudioStart | AudioChunk | Done | Failed)
+            assert isinstance(message, Segment | AudioStart | AudioChunk | Paused | Done | Failed)
             self._brought[message.job].append(message)
         return self._brought[job].pop(0)
+
+    def brought(self, job: int) -> list[Message]:
+        """What has come of the job and was not asked for yet."""
+        return list(self._brought[job])
 
     def finish(self, job: int) -> tuple[list[Message], Done | Failed]:
         """What is still to come of the job, and its end."""
@@ -136,9 +163,9 @@ def heard(messages: list[Message]) -> Samples:
 class Zygote:
     """A zygote in `python`'s runtime, prepared for `spec`. `cache` is its home and its temporary directory."""
 
-    def __init__(self, python: Path, spec: EngineSpec, cache: Path) -> None:
+    def __init__(self, python: Path, spec: EngineSpec, cache: Path, code: Path = TOP / "daemon") -> None:
         ours, theirs = socket.socketpair()
-        launch = Launch(python, TOP / "daemon", cache, spec)
+        launch = Launch(python, code, cache, spec)
         self.log = cache.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -151,7 +178,10 @@ class Zygote:
         theirs.close()
         self._peer: _Peer[FromZygote] = _Peer(ours, FromZygote)  # type: ignore[arg-type]
         self._peer.send(Init(spec))
-        self.came_up = self._peer.receive()
+        self.progress: list[str] = []
+        while isinstance(message := self._peer.receive(), Progress):
+            self.progress.append(message.message)
+        self.came_up = message
         assert isinstance(self.came_up, Prepared), self.came_up
         self.hold = self.came_up.hold
         self._forks = 0

@@ -6,6 +6,7 @@ Runs nothing. The manual and the shell completions are generated from the parser
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any, NoReturn
 
 from audioctl import commands
@@ -62,6 +63,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     rest = given.rest
     del given.rest, given.help
     return verb_parser(given.verb).parse_args(rest, given)
+
+
+def interval_s(text: str) -> float:
+    """Seconds between two looks: the `type` of an option."""
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+interval_s.__name__ = "interval"  # argparse names the type in its message
 
 
 def top_parser() -> Parser:

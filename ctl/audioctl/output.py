@@ -6,6 +6,7 @@ errors go to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,21 @@ from typing import Any, NamedTuple, TextIO
 import msgspec
 
 from audioproto.errors import AudiodError
+from audioproto.types import Residency
 
 ELLIPSIS = "…"
 DEFAULT_WIDTH = 80
+DEFAULT_HEIGHT = 24
 
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+STATE_COLOURS = {
+    Residency.READY: "green",
+    Residency.FAILED: "red",
+    Residency.PARKED: "cyan",
+    Residency.UNLOADED: "dim",
+}
+"""Of the states in which a model stays; all others are under way, and yellow."""
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line separators, direction overrides, lone surrogates: a worker's log or a model's name must not
@@ -53,9 +64,22 @@ class Output:
         self.terminal = stdout.isatty()
         # https://no-color.org: present and not empty.
         self.coloured = self.terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
-        self.width = _width(stdout if self.terminal else None, environment)
+        self._environment = environment
+        self.width = DEFAULT_WIDTH
+        self.height = DEFAULT_HEIGHT
+        self.measure()
         self.cuts = self.terminal or "COLUMNS" in environment
         """Whether a table too wide loses text; not where a pipe reads it, for grep wants whole names."""
+
+    def measure(self) -> None:
+        """Take the terminal's size as it is now."""
+        if self.terminal:
+            with contextlib.suppress(OSError):
+                size = os.get_terminal_size(self._stdout.fileno())
+                self.width, self.height = size.columns or DEFAULT_WIDTH, size.lines or DEFAULT_HEIGHT
+        columns = self._environment.get("COLUMNS", "")
+        if columns.isdecimal() and int(columns) > 0:
+            self.width = int(columns)
 
     def line(self, text: str = "") -> None:
         """One line of the answer, shown at once."""
@@ -76,10 +100,13 @@ class Output:
         self.line(encoded.decode())
 
     def redraw(self, lines: Sequence[str]) -> None:
-        """Show `lines` in place of what stood there; where there is no terminal, below it."""
+        """Show `lines` in place of what stood there, as many as there is room for; without a terminal, below it."""
         if not self.terminal:
             self.line("\n".join((*lines, "")))
             return
+        room = self.height - 1  # the cursor's line, else it scrolls
+        if len(lines) > room:
+            lines = (*lines[: max(0, room - 1)], f"({len(lines) - room + 1} more lines)")
         # Home, each line cleared to its end, then the rest of the screen: clearing first would flicker.
         body = "".join(f"{line}\x1b[K\n" for line in lines)
         print(f"\x1b[H{body}\x1b[J", end="", file=self._stdout, flush=True)
@@ -129,18 +156,6 @@ def _narrow(widths: list[int], columns: Sequence[Column], room: int) -> None:
         if not spare:
             return
         widths[max(spare, key=widths.__getitem__)] -= 1
-
-
-def _width(terminal: TextIO | None, environment: Mapping[str, str]) -> int:
-    columns = environment.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) > 0:
-        return int(columns)
-    if terminal is not None:
-        try:
-            return os.get_terminal_size(terminal.fileno()).columns or DEFAULT_WIDTH
-        except OSError:
-            return DEFAULT_WIDTH
-    return DEFAULT_WIDTH
 
 
 def clean(text: str) -> str:

@@ -67,7 +67,12 @@ class Daemon:
         self._book = FootprintBook.read(config.state_dir)
         self._plan = plan.make(config, self._book)
         manager = ResidencyManager(
-            self._plan.profiles, self._plan.limits, self._launch, devices.meter, config.residency.start_timeout
+            self._plan.profiles,
+            self._plan.limits,
+            self._launch,
+            devices.meter,
+            config.residency.start_timeout,
+            config.residency.abort_grace,
         )
         media = MediaPool(
             max_audio_s=float(config.media.max_audio),
@@ -167,12 +172,13 @@ class Daemon:
         return models or f"{sum(1 for _ in self.services.library.usable())} models installed, none loaded"
 
     async def _preload(self) -> None:
-        """Load what is to be loaded at start; only when all of it is does readiness become true."""
+        """Load and warm what is to be loaded at start; only when all of it is does readiness become true."""
         services = self.services
         for entry in services.library.entries.values():
             if entry.preload:
                 try:
                     await services.manager.load(entry.id)
+                    await services.manager.warm(entry.id, services.config.residency.queue_timeout)
                 except AudiodError as error:
                     services.preload_failures[entry.id] = error.message
                     logger.error("preload of %s failed: %s", entry.id, error.message)

@@ -87,6 +87,9 @@ class Residency(Section, frozen=True):
     recycle: bool = False
     """Whether a model that grows is parked when idle, to begin anew."""
     start_timeout: Duration = Duration(120)
+    """How long a model that starts or loads may stand still: report no progress, and log nothing."""
+    abort_grace: Duration = Duration(10)
+    """How long a request that nobody waits for any more may run on until its worker is replaced."""
     threads: int = 0
     """CPU threads for a model that does not say; 0 is one for each core the daemon may use."""
 

@@ -7,6 +7,7 @@ a route, a status, a word of ours, or the name of a model that is configured; ne
 from __future__ import annotations
 
 import platform
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ from audiod.residency.events import (
 )
 from audiod.residency.scheduler import Scheduler
 from audioproto import __version__
-from audioproto.errors import all_errors
+from audioproto.control import Work
+from audioproto.errors import ModelNotFound, all_errors
 from audioproto.types import Death
 from audioproto.types import Residency as S
 
@@ -220,10 +222,12 @@ class Metrics:
         self.registry.register(self._snapshot)
         ProcessCollector(registry=self.registry)
         self._waiting: dict[int, tuple[str, float]] = {}
-        self._running: dict[int, str] = {}
+        self._running: dict[int, tuple[str, float]] = {}
         self._entered: dict[str, float] = {}
         self._started: dict[str, float] = {}
         self._known: set[str] = set()
+        self.work: defaultdict[str, Work] = defaultdict(Work)
+        """By model: what audioctl makes rates of, which cannot read a registry."""
         # A counter that appears with its first event shows no increase to Prometheus: so it is there before, with 0.
         for code in all_errors():
             self._errors.labels(code)
@@ -265,6 +269,7 @@ class Metrics:
     def observe_audio(self, model: str, audio_s: float, engine_s: float) -> None:
         self._audio.labels(model).inc(audio_s)
         self._engine.labels(model).inc(engine_s)
+        self.work[model].audio_s += audio_s
 
     def observe_media_failure(self, task: str, reason: str) -> None:
         """`task` is of MEDIA_TASKS, `reason` of MEDIA_FAILURES."""
@@ -286,8 +291,8 @@ class Metrics:
                 if waited := self._waiting.pop(request, None):
                     self._cancelled.labels(waited[0], "queued").inc()
             case Released(request, abandoned):
-                if (ran := self._running.pop(request, None)) and abandoned:
-                    self._cancelled.labels(ran, "running").inc()
+                if ran := self._running.pop(request, None):
+                    self._ended(*ran, now, abandoned=abandoned)
             case StartFailed(model):
                 self._deaths.labels(model, "start_failed").inc()
             case LoadFailed(model):
@@ -299,13 +304,24 @@ class Metrics:
         for instruction in instructions:
             match instruction:
                 case Grant(request, model):
-                    self._running[request] = model
+                    self._running[request] = (model, now)
                     _, since = self._waiting.pop(request)
                     self._queue_wait.labels(model).observe(now - since)
-                case Reject(request):
-                    del self._waiting[request]
+                    self.work[model].granted += 1
+                    self.work[model].waited_s += now - since
+                case Reject(request, error):
+                    model, _ = self._waiting.pop(request)
+                    if not isinstance(error, ModelNotFound):
+                        self.work[model].refused += 1
                 case Announce():
                     self._announced(instruction, now)
+
+    def _ended(self, model: str, since: float, now: float, *, abandoned: bool) -> None:
+        self.work[model].worked_s += now - since
+        if abandoned:
+            self._cancelled.labels(model, "running").inc()
+        else:
+            self.work[model].served += 1
 
     def _announced(self, announce: Announce, now: float) -> None:
         model, previous, state = announce.model, announce.previous, announce.state
@@ -317,6 +333,8 @@ class Metrics:
             self._evictions.labels(model, announce.cause, to).inc()
         if state is S.STARTING:
             self._started[model] = now
+        if state is S.READY and previous is S.LOADING:
+            self.work[model].loads += 1
         if (previous, state) == (S.LOADING, S.READY) and announce.wanted_since is not None:
             cold = self._started.get(model, now) >= announce.wanted_since
             self._switches.labels(model, "unloaded" if cold else "parked").observe(now - announce.wanted_since)

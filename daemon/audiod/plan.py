@@ -62,6 +62,8 @@ class Plan:
             device=device.seen_as,
             threads=_threads(entry, self.config),
             concurrency=entry.concurrency,
+            max_batch=entry.max_batch,
+            max_batch_wait_s=float(entry.max_batch_wait),
             options=entry.options,
         )
         group = groups.model(entry.directory_name, int(entry.memory_limit)) if groups else None

@@ -9,6 +9,7 @@ fields are ignored on decoding, so an older CLI and a newer daemon still talk.
 | Load, Park, Unload, Drain | POST | JSON lines of Progress: "accepted" at once, the last with `done` or `error` |
 | Pull | POST | the same, with the installer's lines between |
 | Undrain, Reload | POST | Outcome |
+| GetStory | POST | Story |
 | GetDoctor | POST | JSON lines of Diagnosis, one for each check as it is done, the last with `done` |
 | WatchEvents | GET | JSON lines of Event, `listening` at once, for as long as the caller stays |
 
@@ -105,6 +106,13 @@ class Reload(Request, frozen=True):
     method, path, permission = "POST", "/v1/reload", Permission.OPERATE
 
 
+class GetStory(Request, frozen=True):
+    """Tell how a model came to be where it is, and what it would take to be ready. An alias will do."""
+
+    method, path, permission = "POST", "/v1/story", Permission.READ
+    model: str
+
+
 class GetDoctor(Request, frozen=True):
     """Have the daemon look at its host and itself. With `network` also at the mirrors."""
 
@@ -124,10 +132,29 @@ REQUESTS: tuple[type[Request], ...] = (
     Drain,
     Undrain,
     Reload,
+    GetStory,
     GetDoctor,
 )
 
 # --- answers ------------------------------------------------------------------------------------------------------
+
+
+class Work(msgspec.Struct):
+    """What a model has done since the daemon was started. Rates are differences of these between two looks."""
+
+    served: int = 0
+    """Requests that were served to their end."""
+    refused: int = 0
+    granted: int = 0
+    """Requests that got the model."""
+    waited_s: float = 0.0
+    """How long those had waited for it, all together."""
+    worked_s: float = 0.0
+    """How long requests have been served, those that still are among them: that of n at once counts n times."""
+    audio_s: float = 0.0
+    """Length of the audio that was transcribed or spoken."""
+    loads: int = 0
+    """Times that it became ready."""
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -146,6 +173,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     worker_pid: int | None = None
     leases: int = 0
     queue: int = 0
+    estimate_s: float | None = None
+    """Until a request that came now would be served, as far as can be told; None where nobody waits."""
     idle_s: float | None = None
     expires_s: float | None = None
     """Until it is parked (when ready) or unloaded (when parked), if nobody asks for it."""
@@ -154,6 +183,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """Why it is in this state; for `failed`, what went wrong."""
     log: list[str] = []
     """The last lines that its processes wrote, where it failed."""
+    work: Work = msgspec.field(default_factory=Work)
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -184,6 +214,31 @@ class Status(msgspec.Struct, frozen=True):
     readiness: str = "ready"
     """`ready`, `starting`, `draining`, `stopping` or `failed`, as /health/ready says."""
     unready_reason: str = ""
+
+
+class Chapter(msgspec.Struct, frozen=True):
+    """One state that a model was in. `at` is when it came to it, by Unix time in seconds."""
+
+    at: float
+    state: Residency
+    lasted_s: float
+    """Until the next one; of the last one, so far."""
+    reason: str = ""
+
+
+class Story(msgspec.Struct, frozen=True):
+    """A model's latest states, oldest first; the last is the one that it is in."""
+
+    model: str
+    chapters: list[Chapter]
+    whole: bool
+    """Nothing of it since the daemon was started is left out. What is, is in the journal."""
+    outlook: list[str]
+    """What would happen for a request that came now, step by step, in words for a person."""
+    estimate_s: float | None
+    """Until such a request would be served, as far as can be told; None: never, as things are."""
+    hint: str = ""
+    """The next command to type, where there is one."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True):

@@ -16,9 +16,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from audioproto.errors import AudiodError, BadRequest, EngineFailed
+from audioproto.errors import AudiodError, BadRequest, EngineFailed, OutOfMemory
 from audioproto.types import EngineSpec, Hold
 from audioproto.worker import Segment, Synthesize, Transcribe
+from audioworker.jobs import Jobs
 
 Audio = npt.NDArray[np.float32]
 """Mono samples, shape [n], nominally within -1 to 1."""
@@ -32,12 +33,28 @@ class Engine(ABC):
 
     `hold` says what may be done before a fork (see audioproto.types.Hold) and is proved by the contract test, which
     really forks and infers in the child.
+
+    Each job runs on a thread of its own, and what it asks of the engine is a generator. Several of them are open at
+    once: up to `spec.concurrency` of them compute, and any number rest between two things they have yielded, for as
+    long as others are more urgent. So a generator that yields holds no lock and nothing that another one needs. An
+    engine that is not safe for several threads takes a lock around each call of its library, never across a `yield`.
+    Where it may compute for seconds without yielding it calls `self.jobs.rest()` in between.
     """
 
     hold: ClassVar[Hold]
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
+        self.jobs = Jobs()
+        self.on_progress: Callable[[str], None] = lambda message: None
+        """Where `progress` goes; set by the process that the engine is in."""
+
+    def progress(self, message: str) -> None:
+        """Say that `prepare` or `load` goes on and what comes next, in words for a person.
+
+        Without this and without a line in the log for `residency.start_timeout`, it counts as hung and is killed.
+        """
+        self.on_progress(message)
 
     def prepare(self) -> None:  # noqa: B027 - nothing to prepare is a fine answer
         """In the zygote: import the library; with Hold.WEIGHTS also build the model on the CPU.
@@ -48,6 +65,12 @@ class Engine(ABC):
     @abstractmethod
     def load(self) -> None:
         """In the worker: make the model ready to serve on `spec.device`."""
+
+    def warm(self) -> None:  # noqa: B027 - nothing to warm is a fine answer
+        """In the worker, after `load`: do once what the first request would otherwise pay for.
+
+        Memory pools, kernels, caches. Called on a job's thread, while requests may already be served.
+        """
 
 
 class Transcriber(ABC):
@@ -94,9 +117,29 @@ def find(name: str) -> type[Engine]:
     return engine
 
 
+_ALLOCATION_FAILED = re.compile(
+    r"out of memory|bad_alloc|ALLOC_FAILED|AllocateRawInternal|fail\w* to allocate|can(?:no|')t allocate", re.IGNORECASE
+)
+"""How libraries put it whose errors have no type for it: CUDA, C++, cuBLAS, onnxruntime's arena, CTranslate2 (oneMKL),
+and PyTorch's allocator on the CPU or the kernel's ENOMEM."""
+
+
 def typed(error: Exception) -> AudiodError:
     """The typed error for anything an engine may raise; the traceback of an untyped one goes to the log."""
     if isinstance(error, AudiodError):
         return error
     traceback.print_exc(file=sys.stderr)
-    return EngineFailed(f"{type(error).__name__}: {error}")
+    message = f"{type(error).__name__}: {error}"
+    if _out_of_memory(error):
+        return OutOfMemory(f"memory ran out: {message}", hint="audioctl status shows what holds memory")
+    return EngineFailed(message)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    kinds = type(error).__mro__
+    # torch.OutOfMemoryError by its name: torch is in its own runtimes only.
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in kinds):
+        return True
+    # Not of any error: the text of a ValueError may be the user's.
+    by_library = isinstance(error, RuntimeError | OSError) or kinds[0].__module__.startswith("onnxruntime.")
+    return by_library and _ALLOCATION_FAILED.search(str(error)) is not None

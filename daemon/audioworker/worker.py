@@ -1,6 +1,7 @@
-"""The worker: owns the model on its device and serves jobs, `spec.concurrency` of them at a time.
+"""The worker: owns the model on its device and serves jobs, each on a thread of its own.
 
-Decides nothing: it loads when forked, does what it is told, and ends when the channel closes.
+Decides nothing: it loads when forked, does what it is told, and ends when the channel closes. How many jobs are at work
+at a time is the daemon's to keep; here a paused one only costs its thread.
 """
 
 from __future__ import annotations
@@ -8,38 +9,57 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TypeVar, Union
 
 import numpy as np
 
 from audioproto.errors import UnsupportedTask
+from audioproto.types import Hold
 from audioproto.worker import (
     Abort,
     AudioChunk,
     AudioStart,
     Done,
     Failed,
+    Message,
+    Pause,
+    Paused,
+    Progress,
     Ready,
+    Resume,
     Segment,
     Synthesize,
     ToWorker,
     Transcribe,
+    Warm,
 )
 from audioworker.channel import Channel
 from audioworker.engine import Audio, Engine, Synthesizer, Transcriber, typed
+from audioworker.jobs import Aborted, Job
+
+Request = Union[Transcribe, Synthesize, Warm]
+T = TypeVar("T")
 
 _CHUNK_SAMPLES = 12_000
 """Half a second at 24 kHz: small enough to stop quickly on Abort, large enough that framing costs nothing."""
 
 
 def serve(sock: socket.socket, engine: Engine) -> int:
-    """Load, then serve until the daemon closes the channel. Returns the process's exit status."""
+    """Load, and before that prepare where the zygote could not; then serve until the daemon closes the channel.
+
+    Returns the process's exit status.
+    """
     channel: Channel[ToWorker] = Channel(sock, ToWorker)  # type: ignore[arg-type]
+    engine.on_progress = lambda message: channel.send(Progress(message))
     started = time.monotonic()
     try:
+        if engine.hold is Hold.NOTHING:
+            engine.prepare()
         engine.load()
     except Exception as error:
         channel.send(Failed(typed(error).body()))
@@ -54,8 +74,7 @@ class _Worker:
     def __init__(self, channel: Channel[ToWorker], engine: Engine) -> None:
         self._channel = channel
         self._engine = engine
-        self._aborts: dict[int, threading.Event] = {}
-        self._pool = ThreadPoolExecutor(engine.spec.concurrency, thread_name_prefix="job")
+        self._jobs: dict[int, Job] = {}
 
     def run(self) -> None:
         while True:
@@ -65,64 +84,116 @@ class _Worker:
                 return
             for message in messages:
                 match message:
-                    case Abort():
-                        if abort := self._aborts.get(message.job):
-                            abort.set()
                     case Transcribe():
-                        descriptor = self._channel.take_descriptor()
-                        self._aborts[message.job] = threading.Event()
-                        self._pool.submit(self._job, message, descriptor)
-                    case Synthesize():
-                        self._aborts[message.job] = threading.Event()
-                        self._pool.submit(self._job, message, None)
+                        self._begin(message, self._channel.take_descriptor())
+                    case Synthesize() | Warm():
+                        self._begin(message, None)
+                    case Abort() | Pause() | Resume():
+                        if job := self._jobs.get(message.job):  # else it has ended meanwhile
+                            _steer(job, message)
 
-    def _job(self, request: Transcribe | Synthesize, descriptor: int | None) -> None:
-        """Run one job to its Done or Failed. Runs on a pool thread; whatever is raised becomes Failed."""
-        abort = self._aborts[request.job]
-        started = time.monotonic()
+    def _begin(self, request: Request, descriptor: int | None) -> None:
+        job = self._jobs[request.job] = Job(self._engine.jobs, lambda: self._send(Paused(request.job)))
+        thread = threading.Thread(
+            target=self._run, args=(job, request, descriptor), name=f"job {request.job}", daemon=True
+        )
         try:
-            if isinstance(request, Transcribe):
-                assert descriptor is not None
-                language = self._transcribe(request, _samples(descriptor, request.samples), abort)
-            else:
-                language = self._synthesize(request, abort)
-            done = Done(request.job, language, time.monotonic() - started, aborted=abort.is_set())
-            del self._aborts[request.job]
-            self._channel.send(done)
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            self._end(Failed(typed(error).body(), request.job))
+
+    def _run(self, job: Job, request: Request, descriptor: int | None) -> None:
+        """The job's thread: whatever comes of it, the job ends with Done or Failed, or the worker ends."""
+        try:
+            self._end(self._outcome(job, request, descriptor))
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            os._exit(1)
+
+    def _outcome(self, job: Job, request: Request, descriptor: int | None) -> Done | Failed:
+        started = time.monotonic()
+        language = ""
+        try:
+            with self._engine.jobs.working_on(job):
+                language = self._perform(job, request, descriptor)
+        except Aborted:
+            pass
+        except Exception as error:
+            return Failed(typed(error).body(), request.job)
+        return Done(request.job, language, time.monotonic() - started - job.rested_s, aborted=job.aborted)
+
+    def _end(self, end: Done | Failed) -> None:
+        del self._jobs[end.job]
+        self._send(end)
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._channel.send(message)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)  # the daemon has gone; so has every reason to live
-        except Exception as error:
-            self._aborts.pop(request.job, None)
-            self._channel.send(Failed(typed(error).body(), request.job))
 
-    def _transcribe(self, request: Transcribe, audio: Audio, abort: threading.Event) -> str:
+    def _perform(self, job: Job, request: Request, descriptor: int | None) -> str:
+        match request:
+            case Warm():
+                self._engine.warm()
+                return ""
+            case Transcribe():
+                assert descriptor is not None
+                return self._transcribe(job, request, _samples(descriptor, request.samples))
+            case Synthesize():
+                self._synthesize(job, request)
+                return ""
+
+    def _transcribe(self, job: Job, request: Transcribe, audio: Audio) -> str:
         if not isinstance(self._engine, Transcriber):
             raise UnsupportedTask(f"{self._engine.spec.model} does not transcribe")
-        segments: Iterator[Segment] = self._engine.transcribe(audio, request, abort.is_set)
-        while not abort.is_set():
-            try:
-                self._channel.send(next(segments))
-            except StopIteration as end:
-                return end.value or ""
-        return ""
+        segments: Iterator[Segment] = self._engine.transcribe(audio, request, job.is_aborted)
+        return _follow(job, segments, self._send)
 
-    def _synthesize(self, request: Synthesize, abort: threading.Event) -> str:
+    def _synthesize(self, job: Job, request: Synthesize) -> None:
         if not isinstance(self._engine, Synthesizer):
             raise UnsupportedTask(f"{self._engine.spec.model} does not speak")
         low, high = self._engine.speed_range
         speed = min(high, max(low, request.speed))
         native = Synthesize(request.job, request.text, request.voice, speed, request.instructions)
         begun = False
-        for audio in self._engine.synthesize(native, abort.is_set):
+
+        def deliver(audio: Audio) -> None:
+            nonlocal begun
             if not begun:
                 begun = True
-                self._channel.send(AudioStart(request.job, self._engine.sample_rate, request.speed / speed))
+                self._send(AudioStart(request.job, rate, request.speed / speed))
             pcm = np.rint(np.clip(np.nan_to_num(audio), -1.0, 1.0) * 32767.0).astype("<i2")
             for at in range(0, pcm.size, _CHUNK_SAMPLES):
-                if abort.is_set():
-                    return ""
-                self._channel.send(AudioChunk(request.job, pcm[at : at + _CHUNK_SAMPLES].tobytes()))
-        return ""
+                if not job.aborted:
+                    self._send(AudioChunk(request.job, pcm[at : at + _CHUNK_SAMPLES].tobytes()))
+
+        rate = self._engine.sample_rate
+        _follow(job, self._engine.synthesize(native, job.is_aborted), deliver)
+
+
+def _steer(job: Job, message: Abort | Pause | Resume) -> None:
+    match message:
+        case Abort():
+            job.abort()
+        case Pause():
+            job.pause()
+        case Resume():
+            job.resume()
+
+
+def _follow(job: Job, made: Iterator[T], deliver: Callable[[T], None]) -> str:
+    """Deliver all that `made` yields, resting in between when told to, until its end or the job's.
+
+    Returns the generator's value, "" where it has none or was not brought to its end.
+    """
+    while job.go_on():
+        try:
+            one = next(made)
+        except StopIteration as end:
+            return end.value or ""
+        deliver(one)
+    return ""
 
 
 def _samples(descriptor: int, count: int) -> Audio:

@@ -16,7 +16,7 @@ import traceback
 
 from audioproto import process
 from audioproto.types import Hold
-from audioproto.worker import Exited, Failed, Fork, Forked, Init, Prepared, ToZygote
+from audioproto.worker import Exited, Failed, Fork, Forked, Init, Prepared, Progress, ToZygote
 from audioworker import engine as engines
 from audioworker import worker
 from audioworker.channel import Channel
@@ -57,6 +57,7 @@ class Zygote:
         started = time.monotonic()
         try:
             engine = engines.find(message.spec.engine)(message.spec)
+            engine.on_progress = lambda text: self._channel.send(Progress(text))
             if engine.hold is not Hold.NOTHING:
                 engine.prepare()
         except Exception as error:
@@ -101,8 +102,6 @@ def become_worker(parent: int, engine: engines.Engine, sock: socket.socket) -> N
         process.die_with_parent(parent)
         process.set_name(f"worker:{engine.spec.model}")
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if engine.hold is Hold.NOTHING:
-            engine.prepare()
         status = worker.serve(sock, engine)
     except BaseException:
         traceback.print_exc(file=sys.stderr)

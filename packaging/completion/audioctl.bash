@@ -22,7 +22,7 @@ _audioctl() {
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in
-            --format|--language|--model|--output|--output-dir|--socket|--speed|--url|--voice|-o) ((index += 1)) ;;
+            --format|--interval|--language|--model|--output|--output-dir|--socket|--speed|--url|--voice|-o) ((index += 1)) ;;
             -*) ;;
             *) if [[ $verb ]]; then ((place += 1)); else verb=${COMP_WORDS[index]}; fi ;;
         esac
@@ -36,6 +36,7 @@ _audioctl() {
         say:--speed) :; return ;;
         say:--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
         say:--url) :; return ;;
+        top:--interval) :; return ;;
         transcribe:--model) _audioctl_models; return ;;
         transcribe:--language) :; return ;;
         transcribe:--format) _audioctl_words text json verbose_json srt vtt; return ;;
@@ -56,15 +57,17 @@ _audioctl() {
             reload) _audioctl_words -h --help --socket --json ;;
             say) _audioctl_words -o --output --voice --model --speed --format --url -h --help --socket --json ;;
             status) _audioctl_words --ready --watch -h --help --socket --json ;;
+            top) _audioctl_words --once --interval -h --help --socket --json ;;
             transcribe) _audioctl_words --model --language --format --output-dir --url -h --help --socket --json ;;
             undrain) _audioctl_words -h --help --socket --json ;;
             unload) _audioctl_words --force --wait --no-wait -h --help --socket --json ;;
             version) _audioctl_words -h --help --socket --json ;;
+            why) _audioctl_words --all -h --help --socket --json ;;
         esac
         return
     fi
     case $verb:$place in
-        :*) _audioctl_words completion config doctor drain events load models park reload say status transcribe undrain unload version ;;
+        :*) _audioctl_words completion config doctor drain events load models park reload say status top transcribe undrain unload version why ;;
         completion:0) _audioctl_words bash zsh fish ;;
         config:0) _audioctl_words check ;;
         config:1) _audioctl_files -f ;;
@@ -75,6 +78,7 @@ _audioctl() {
         say:0) : ;;
         transcribe:*) _audioctl_files -f ;;
         unload:*) _audioctl_models ;;
+        why:0) _audioctl_models ;;
     esac
 }
 

@@ -49,6 +49,10 @@ complete -c audioctl -n __fish_use_subcommand -a status -d 'show models, memory 
 complete -c audioctl -n '__fish_seen_subcommand_from status' -l ready -d 'show only whether new work is welcome; fail where it is not'
 complete -c audioctl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again every second, or so many seconds, until Ctrl-C'
 
+complete -c audioctl -n __fish_use_subcommand -a top -d 'watch models, memory, queue and rates, live'
+complete -c audioctl -n '__fish_seen_subcommand_from top' -l once -d 'show it once, with rates since the daemon was started'
+complete -c audioctl -n '__fish_seen_subcommand_from top' -l interval -x -d 'look so often (1)'
+
 complete -c audioctl -n __fish_use_subcommand -a transcribe -d 'turn recordings into text'
 complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: whisper-1)'
 complete -c audioctl -n '__fish_seen_subcommand_from transcribe' -l language -x -d 'such as en or zh; default: detected'
@@ -65,3 +69,7 @@ complete -c audioctl -n '__fish_seen_subcommand_from unload' -l wait -l no-wait 
 complete -c audioctl -n '__fish_seen_subcommand_from unload' -a '(audioctl models --names 2>/dev/null)'
 
 complete -c audioctl -n __fish_use_subcommand -a version -d 'show the versions of audioctl and of the daemon'
+
+complete -c audioctl -n __fish_use_subcommand -a why -d 'tell why a model is where it is, and what it lacks to be ready'
+complete -c audioctl -n '__fish_seen_subcommand_from why' -l all -d 'show all that is remembered, not only 12 moves'
+complete -c audioctl -n '__fish_seen_subcommand_from why' -a '(audioctl models --names 2>/dev/null)'

@@ -96,6 +96,13 @@ def test_api_and_control_reach_models_through_the_manager_only(package: str) -> 
                 assert module.startswith("audiod.api.services"), f"{file}: {module}"
 
 
+def test_what_is_installed_imports_nothing_of_scripts() -> None:
+    tools = {path.stem for path in (TOP / "scripts").iterdir()}
+    assert "simulation" in tools
+    for name, file in ALL:
+        assert not tops(imports(file)) & tools, name
+
+
 def test_the_daemon_runs_without_numpy_av_and_pynvml() -> None:
     """The first two belong to the media processes and would cost 30 MB for nothing; the last is for GPUs only."""
     code = "import sys, audiod.app; print(*sorted({'numpy', 'av', 'torch', 'pynvml'} & set(sys.modules)))"

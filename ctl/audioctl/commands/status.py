@@ -6,11 +6,11 @@ Only shows; every number is the daemon's.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 
+from audioctl.arguments import interval_s
 from audioctl.client import Client, decode
-from audioctl.output import Cell, Column, Output, bar, clean, duration, size
+from audioctl.output import STATE_COLOURS, Cell, Column, Output, bar, clean, duration, size
 from audioproto.control import GetStatus, Memory, ModelStatus, Status
 from audioproto.errors import Unavailable
 from audioproto.types import Residency
@@ -35,14 +35,6 @@ COLUMNS = (
     Column("EXPIRES", right=True),
 )
 
-COLOURS = {
-    Residency.READY: "green",
-    Residency.FAILED: "red",
-    Residency.PARKED: "cyan",
-    Residency.UNLOADED: "dim",
-}
-"""States in which a model stays; all others are under way."""
-
 LOG_LINES = 8
 
 
@@ -53,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=_interval_s,
+        type=interval_s,
         const=1.0,
         help="show it again every second, or so many seconds, until Ctrl-C",
     )
@@ -104,6 +96,12 @@ def render(status: Status, out: Output) -> list[str]:
         facts.append(f"{_count(status.queue, 'request')} waiting")
     facts.append(clean(status.config) or "no configuration file")
     lines.append(f"{'audiod':8} {', '.join(facts)}")
+    lines += [
+        f"{clean(model.model)}: {_count(model.queue, 'request')} waiting; a new one would wait for about "
+        f"{duration(model.estimate_s)}"
+        for model in status.models
+        if model.estimate_s is not None
+    ]
     if status.draining:
         lines.append(out.paint("draining: no new work is admitted; `audioctl undrain` ends it", "yellow"))
     for model in status.models:
@@ -118,7 +116,7 @@ def _row(model: ModelStatus) -> list[str | Cell]:
     return [
         model.model,
         model.engine,
-        Cell(model.state, COLOURS.get(model.state, "yellow")),
+        Cell(model.state, STATE_COLOURS.get(model.state, "yellow")),
         size(model.device_bytes) if model.device_bytes else "-",
         str(pid) if pid else "-",
         str(model.leases) if present else "-",
@@ -150,13 +148,3 @@ def _failure(model: ModelStatus, out: Output) -> list[str]:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _interval_s(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise ValueError
-    return seconds
-
-
-_interval_s.__name__ = "interval"  # argparse names the type in its message

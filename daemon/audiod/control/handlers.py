@@ -16,18 +16,21 @@ from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import doctor
 from audiod.control.checks import Patient, Resident
+from audiod.control.outlook import Outlook, outlook
 from audiod.models import install
 from audiod.residency import budget
 from audiod.residency.events import HOST
-from audiod.residency.machine import ModelState
+from audiod.residency.machine import STORY_LENGTH, ModelState
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import (
+    Chapter,
     Diagnosis,
     Drain,
     Event,
     GetDoctor,
     GetModels,
     GetStatus,
+    GetStory,
     GetVersion,
     Load,
     ModelInfo,
@@ -40,6 +43,7 @@ from audioproto.control import (
     Reload,
     Request,
     Status,
+    Story,
     Undrain,
     Unload,
     Version,
@@ -106,6 +110,8 @@ class Control:
             case Pull(model):
                 self._services.library.entry(model)
                 return await self._pulling(http, model)
+            case GetStory(model):
+                return _json(self._story(self._services.library.named(model).id))
             case GetDoctor(network):
                 return await self._examination(http, network)
             case WatchEvents():
@@ -211,6 +217,8 @@ class Control:
         }.get(state.state, -1.0)
         resting = state.idle and state.state in (Residency.READY, Residency.PARKED)
         expires = resting and keep_s >= 0 and not state.profile.pinned
+        work = self._services.metrics.work[state.model]
+        running_s = sum(now - lease.granted_at for lease in state.leases.values())
         return ModelStatus(
             model=state.model,
             engine=entry.engine,
@@ -223,11 +231,38 @@ class Control:
             worker_pid=processes.worker.pid if processes and processes.worker else None,
             leases=len(state.leases),
             queue=len(state.queue),
+            estimate_s=self._services.manager.scheduler.estimate_wait_s(state.model) if state.queue else None,
             idle_s=max(0.0, now - state.idle_since) if resting else None,
             expires_s=max(0.0, state.idle_since + keep_s - now) if expires else None,
             pinned=state.profile.pinned,
             reason=state.reason,
             log=processes.last_log if processes and state.state is Residency.FAILED else [],
+            work=msgspec.structs.replace(work, worked_s=work.worked_s + running_s),
+        )
+
+    def _story(self, model: str) -> Story:
+        manager, library = self._services.manager, self._services.library
+        state, now = manager.scheduler.models[model], manager.now()
+        wall_clock = time.time() - now
+        story = list(state.story)
+        began = now - (time.monotonic() - self._started)
+        ends = [chapter.at for chapter in story] + [now]
+        states = [(began, story[0].previous if story else state.state, "the daemon was started")]
+        states += [(chapter.at, chapter.state, chapter.reason) for chapter in story]
+        whole = len(story) < STORY_LENGTH
+        found = outlook(manager.scheduler, model, now)
+        if missing := library.missing(library.entry(model)):
+            found = Outlook([f"it is not installed: {missing} missing"], None, f"audioctl models pull {model}")
+        return Story(
+            model=model,
+            chapters=[
+                Chapter(wall_clock + at, to, until - at, reason)
+                for (at, to, reason), until in zip(states, ends, strict=True)
+            ][0 if whole else 1 :],
+            whole=whole,
+            outlook=found.steps,
+            estimate_s=found.estimate_s,
+            hint=found.hint,
         )
 
     def _models(self) -> ModelList:

@@ -219,6 +219,10 @@ class ModelEntry(_Strict, frozen=True):
     """CPU threads of the worker; 0 takes the configured default."""
     concurrency: int = 1
     """Requests served at once."""
+    max_batch: int = 1
+    """Requests that one call of the engine may compute together, where the engine can."""
+    max_batch_wait: Duration = Duration(0.02)
+    """How long such a call waits for other requests at work to join it."""
     pinned: bool = False
     preload: bool = False
     keep_alive: Duration | None = None
@@ -277,6 +281,12 @@ def _problems(entry: ModelEntry) -> Problems:
         yield "threads", "cannot be negative"
     if entry.concurrency < 1:
         yield "concurrency", "must be 1 or more"
+    if entry.max_batch < 1:
+        yield "max_batch", "must be 1 or more"
+    if entry.max_batch > entry.concurrency:
+        yield "max_batch", f"no more than concurrency, {entry.concurrency}, are ever there to share a call"
+    if entry.max_batch_wait < 0:
+        yield "max_batch_wait", "must end some time"
     voices = [voice.id for voice in entry.voices]
     if len(set(voices)) != len(voices):
         yield "voices", "the same id twice"

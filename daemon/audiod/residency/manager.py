@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ from audiod.residency.events import (
     WorkerDied,
     WorkerLoaded,
     WorkerStopped,
+    Yielded,
     ZygoteDied,
     ZygoteStarted,
     ZygoteStopped,
@@ -78,14 +79,31 @@ _OVERDUE_S = 10.0
 
 
 class Lease:
-    """The right to use a model's ready worker for one request."""
+    """The right to use a model's ready worker for one request. `on_yielded` is called when its work stands still."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, on_yielded: Callable[[], None]) -> None:
         self.worker = worker
+        self._on_yielded = on_yielded
+        self._job: Job | None = None
+        self._pausing = False
 
-    def run(self, work: Transcribe | Synthesize, descriptor: int | None = None) -> AbstractAsyncContextManager[Job]:
+    @asynccontextmanager
+    async def run(self, work: Transcribe | Synthesize, descriptor: int | None = None) -> AsyncIterator[Job]:
         """Send the work and yield its messages, as Worker.run does. Once."""
-        return self.worker.run(work, descriptor)
+        async with self.worker.run(work, descriptor, self._on_yielded) as self._job:
+            if self._pausing:  # it was told before there was anything to pause
+                self._job.pause()
+            yield self._job
+
+    def pause(self) -> None:
+        self._pausing = True
+        if self._job is not None:
+            self._job.pause()
+
+    def resume(self) -> None:
+        self._pausing = False
+        if self._job is not None:
+            self._job.resume()
 
 
 @dataclass(slots=True)
@@ -112,6 +130,7 @@ class ResidencyManager:
         launch: Callable[[str], Launch],
         meter: Callable[[str], Meter],
         start_timeout_s: float,
+        abort_grace_s: float,
     ) -> None:
         self.scheduler = Scheduler(profiles, limits)
         self.processes: dict[str, Processes] = {}
@@ -120,7 +139,9 @@ class ResidencyManager:
         self.measuring = Measuring(self.scheduler, meter, self._feed)
         self._launch = launch
         self._start_timeout_s = start_timeout_s
+        self._abort_grace_s = abort_grace_s
         self._numbers = itertools.count(1)
+        self._leases: dict[int, Lease] = {}
         self._grants: dict[int, asyncio.Future[Worker]] = {}
         self._operations: dict[int, asyncio.Future[None]] = {}
         self._listeners: set[asyncio.Queue[Happening]] = set()
@@ -167,8 +188,9 @@ class ResidencyManager:
             raise
         del self._grants[request]
         abandoned = out_of_memory = False
+        lease = self._leases[request] = Lease(worker, lambda: self._feed(Yielded(request)))
         try:
-            yield Lease(worker)
+            yield lease
         except (asyncio.CancelledError, ConnectionError):  # how it shows that the client has left
             abandoned = True
             raise
@@ -180,12 +202,18 @@ class ResidencyManager:
                 raise OutOfMemory(f"{model} was stopped during the request, because memory had run out") from error
             raise
         finally:
+            del self._leases[request]
             self._feed(Released(request, abandoned, out_of_memory))
             self.measuring.served(model, worker, demand.size)
 
     async def load(self, model: str) -> None:
         """Bring `model` to ready; returns when it is. Raises what stopped it."""
         await self._operate(lambda number: LoadAsked(number, model))
+
+    async def warm(self, model: str, timeout_s: float) -> None:
+        """Have the model do once what its first request would otherwise pay for. Raises as `lease`, or EngineFailed."""
+        async with self.lease(model, timeout_s, Demand()) as lease:
+            await lease.worker.warm()
 
     async def park(self, model: str) -> None:
         await self._operate(lambda number: ParkAsked(number, model))
@@ -283,8 +311,12 @@ class ResidencyManager:
                         done.set_exception(error)
             case MeasureDevice(device):
                 self._tasks.start(self._measure(device), f"{device}: measure")
-            case Pause() | Resume():
-                pass
+            case Pause(request):
+                if (lease := self._leases.get(request)) is not None:
+                    lease.pause()
+            case Resume(request):
+                if (lease := self._leases.get(request)) is not None:
+                    lease.resume()
             case Announce():
                 self._announce(instruction)
             case Report(kind, message, model):
@@ -349,7 +381,9 @@ class ResidencyManager:
         before = await self.measuring.look(self.scheduler.models[model].device)
         try:
             self.measuring.require(model, before)
-            worker = await zygote.fork(lambda ending: self._worker_died(model, ending), self._start_timeout_s)
+            worker = await zygote.fork(
+                lambda ending: self._worker_died(model, ending), self._start_timeout_s, self._abort_grace_s
+            )
         except AudiodError as error:
             processes.last_log = list(zygote.log)
             if processes.zygote is zygote:

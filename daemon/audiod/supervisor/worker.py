@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,18 +28,20 @@ from audioproto.worker import (
     Done,
     Failed,
     FromWorker,
+    Message,
+    Pause,
     Paused,
     Progress,
     Ready,
+    Resume,
     Segment,
     Synthesize,
     Transcribe,
+    Warm,
 )
 
+Request = Union[Transcribe, Synthesize, Warm]
 Output = Union[Segment, AudioStart, AudioChunk, Done]
-
-_ABORT_GRACE_S = 2.0
-"""How long an engine may take to notice Abort before its worker is replaced."""
 
 _GROUP_TIMEOUT_S = 10.0
 
@@ -72,15 +76,45 @@ class Ending:
 class Job:
     """One job's stream of messages, ending with Done. Iterate once."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, post: Callable[[Message], None], on_paused: Callable[[], None]) -> None:
         self.number = number
         self.ended = asyncio.Event()
+        self.aborted = False
+        self.moved_at = time.monotonic()
+        """When it was begun, or last brought something."""
+        self._post = post
+        self._on_paused = on_paused
+        self._to_pause = False
         self._messages: asyncio.Queue[Output | AudiodError] = asyncio.Queue()
 
+    def pause(self) -> None:
+        """Have it stand still at its next segment; `on_paused` is called when it does, unless it ends or is resumed
+        before. Never raises: that its worker has died is told elsewhere."""
+        if not self.ended.is_set():
+            self._to_pause = True
+            self._post(Pause(self.number))
+
+    def resume(self) -> None:
+        """Undo `pause`, whether it stands still already or not. Never raises."""
+        if not self.ended.is_set():
+            self._to_pause = False
+            self._post(Resume(self.number))
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._post(Abort(self.number))
+
     def take(self, message: Output | AudiodError) -> None:
+        self.moved_at = time.monotonic()
         if isinstance(message, Done | AudiodError):
             self.ended.set()
         self._messages.put_nowait(message)
+
+    def paused(self) -> None:
+        """It stands still."""
+        if self._to_pause and not self.ended.is_set():
+            self._to_pause = False  # told once
+            self._on_paused()
 
     async def __aiter__(self) -> AsyncIterator[Output]:
         while True:
@@ -93,9 +127,20 @@ class Job:
 
 
 class Worker:
-    """A forked worker. `on_death` is called once, when it is gone without having been stopped."""
+    """A forked worker. `on_death` is called once, when it is gone without having been stopped.
 
-    def __init__(self, model: str, sock: socket.socket, on_death: Callable[[Ending], None]) -> None:
+    `on_progress` is called with each sign of life while it loads. `abort_grace_s` is how long a job that nobody wants
+    any more may take to end before the whole worker is replaced; negative for as long as it takes.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        sock: socket.socket,
+        on_death: Callable[[Ending], None],
+        on_progress: Callable[[str], None],
+        abort_grace_s: float,
+    ) -> None:
         self.model = model
         self.pid = 0
         self.loaded: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
@@ -103,25 +148,34 @@ class Worker:
         """Set once the process has been reaped."""
         self.stopping = False
         self._on_death = on_death
+        self._on_progress = on_progress
+        self._abort_grace_s = abort_grace_s if abort_grace_s >= 0 else math.inf
         self._hung = False
         self._jobs: dict[int, Job] = {}
         self._numbers = 0
         self._channel: Channel[FromWorker] = Channel(sock, FromWorker, self._received, self._hung_up)  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def run(self, request: Transcribe | Synthesize, descriptor: int | None = None) -> AsyncIterator[Job]:
+    async def run(
+        self, request: Request, descriptor: int | None = None, on_paused: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[Job]:
         """Send a job (its `job` number is filled in here) and yield its messages.
 
-        Leaving early aborts it: first it is asked to stop, and if it has not within the grace time the worker is
-        killed, so that what runs on is never work nobody wants. Raises WorkerDied.
+        Leaving early aborts it, and returns when it has ended: first it is asked to stop, and if it does not within
+        the grace time the worker is killed, so that what runs on is never work nobody wants. Raises WorkerDied.
         """
         self._numbers += 1
-        job = self._jobs[self._numbers] = Job(self._numbers)
+        job = self._jobs[self._numbers] = Job(self._numbers, self._channel.post, on_paused)
         try:
+            outgoing = self._channel.put(_numbered(request, job.number), descriptor)
             try:
-                await self._channel.send(_numbered(request, job.number), descriptor)
+                await outgoing.sent
             except OSError as error:
                 raise self._death_error() from error
+            except asyncio.CancelledError:
+                if self._channel.withdraw(outgoing):
+                    job.ended.set()  # the worker never heard of it
+                raise
             yield job
         finally:
             if not job.ended.is_set() and not self._channel.closed:
@@ -131,16 +185,32 @@ class Worker:
                 await asyncio.wait([self.dead])
             del self._jobs[job.number]
 
+    async def warm(self) -> None:
+        """Have it do once what its first request would otherwise pay for. Raises AudiodError."""
+        async with self.run(Warm(0)) as job:
+            async for _ in job:
+                pass
+
     async def _abort(self, job: Job) -> None:
-        with contextlib.suppress(OSError):
-            await self._channel.send(Abort(job.number))
-        try:
-            async with asyncio.timeout(_ABORT_GRACE_S):
-                await job.ended.wait()
-        except TimeoutError:
-            self._hung = True
-            self.kill()
-            await asyncio.wait([self.dead])
+        """Have the job end, or the worker where it does not.
+
+        Those that were at work beside it when its time was up do not pay for it as long as they get on: until they end,
+        or bring nothing for as long. Those that begin later do, or it would never come to that.
+        """
+        job.abort()
+        beside: list[Job] | None = None
+        while not await _within(self._abort_grace_s, job.ended):
+            expected_after = time.monotonic() - self._abort_grace_s
+            beside = [
+                other
+                for other in (self._jobs.values() if beside is None else beside)
+                if not (other.aborted or other.ended.is_set()) and other.moved_at > expected_after
+            ]
+            if not beside:
+                self._hung = True
+                self.kill()
+                await asyncio.wait([self.dead])
+                return
 
     def _received(self, message: FromWorker) -> None:
         match message:
@@ -153,8 +223,11 @@ class Worker:
             case Failed(error=body, job=number):
                 if job := self._jobs.get(number):
                     job.take(from_body(body))
-            case Progress() | Paused():
-                pass
+            case Progress(message=text):
+                self._on_progress(text)
+            case Paused(job=number):
+                if job := self._jobs.get(number):
+                    job.paused()
             case _:
                 if job := self._jobs.get(message.job):
                     job.take(message)
@@ -207,6 +280,15 @@ class Worker:
         return await memory.group_gone(self.pid, _GROUP_TIMEOUT_S) if self.pid else 0
 
 
-def _numbered(request: Transcribe | Synthesize, number: int) -> Transcribe | Synthesize:
+def _numbered(request: Request, number: int) -> Request:
     fields = {name: getattr(request, name) for name in request.__struct_fields__}
     return type(request)(**(fields | {"job": number}))
+
+
+async def _within(limit_s: float, event: asyncio.Event) -> bool:
+    """Whether the event comes within the limit."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

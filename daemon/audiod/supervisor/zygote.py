@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from audiod.supervisor.channel import Channel
 from audiod.supervisor.worker import Ending, Worker
 from audioproto.errors import EngineFailed, from_body
 from audioproto.types import Death, EngineSpec
-from audioproto.worker import Exited, Failed, Fork, Forked, FromZygote, Init, Prepared
+from audioproto.worker import Exited, Failed, Fork, Forked, FromZygote, Init, Prepared, Progress
 
 LOG_LINES = 20
 _GROUP_TIMEOUT_S = 10.0
@@ -87,13 +89,16 @@ class Zygote:
         self._kills_told = self._oom_kills()
         """The group's kills for want of memory that are accounted for; it may be older than this zygote."""
         self._ended: Ending | None = None
+        self._limits: set[_StallLimit] = set()
         self._logger = logging.getLogger(f"audiod.worker.{launch.spec.model}")
         self._channel: Channel[FromZygote] = Channel(sock, FromZygote, self._received, lambda: None)  # type: ignore[arg-type]
 
     @classmethod
-    async def start(cls, launch: Launch, watch: Callable[[Zygote], None], timeout_s: float) -> Zygote:
+    async def start(cls, launch: Launch, watch: Callable[[Zygote], None], stall_timeout_s: float) -> Zygote:
         """Spawn it and wait until it is prepared. `watch` is to run `zygote.watch()` for as long as it lives.
 
+        It may take as long as it likes, but not stand still for `stall_timeout_s`, negative for no limit: report no
+        progress and log nothing.
         Raises AudiodError, with nothing left running, when it cannot be brought up.
         """
         ours, theirs = socket.socketpair()
@@ -123,12 +128,10 @@ class Zygote:
         watch(zygote)
         try:
             await zygote._channel.send(Init(launch.spec))
-            async with asyncio.timeout(timeout_s):
+            async with zygote._no_stall("starting", stall_timeout_s):
                 await zygote._prepared
         except BaseException as error:
             await zygote.stop()
-            if isinstance(error, TimeoutError):
-                raise EngineFailed(f"{launch.spec.model} was not up after {timeout_s:g} s") from error
             if isinstance(error, ConnectionError):
                 raise zygote._ending().error("its zygote") from error
             raise
@@ -168,12 +171,15 @@ class Zygote:
             if not line:
                 return
             self.log.append(line.decode(errors="replace").rstrip())
+            self._moved(self.log[-1])
             self._logger.info("%s", self.log[-1], extra={"model": self.launch.spec.model})
 
     def _received(self, message: FromZygote) -> None:
         match message:
             case Prepared():
                 self._prepared.set_result(message)
+            case Progress(message=text):
+                self._moved(text)
             case Failed(error=body):
                 if not self._prepared.done():
                     self._prepared.set_exception(from_body(body))
@@ -187,26 +193,33 @@ class Zygote:
                     gone.reaped(Ending.of(status, out_of_memory=kills > self._kills_told))
                     self._kills_told = kills
 
-    async def fork(self, on_death: Callable[[Ending], None], timeout_s: float) -> Worker:
-        """Fork a worker and wait until it has loaded. Raises AudiodError, with the worker gone, when it cannot."""
+    async def fork(
+        self, on_death: Callable[[Ending], None], stall_timeout_s: float, abort_grace_s: float = 10.0
+    ) -> Worker:
+        """Fork a worker and wait until it has loaded, for as long as it gets on (as in `start`).
+
+        `abort_grace_s` is told at Worker. Raises AudiodError, with the worker gone, when it cannot be brought up.
+        """
         ours, theirs = socket.socketpair()
         self._numbers += 1
         number = self._numbers
-        worker = self._workers[number] = Worker(self.launch.spec.model, ours, on_death)
+        worker = Worker(self.launch.spec.model, ours, on_death, self._moved, abort_grace_s)
+        self._workers[number] = worker
         forked = self._forked[number] = asyncio.get_running_loop().create_future()
         try:
             try:
                 await self._channel.send(Fork(number), theirs.fileno())
             finally:
                 theirs.close()
-            await forked
-            async with asyncio.timeout(timeout_s):
+            async with self._no_stall("loading", stall_timeout_s):
+                await forked
                 await worker.loaded
         except BaseException as error:
             if worker.pid:
                 await worker.stop()
-            if isinstance(error, TimeoutError):
-                raise EngineFailed(f"{self.launch.spec.model} had not loaded after {timeout_s:g} s") from error
+            elif isinstance(error, EngineFailed) and not worker.dead.done():  # the zygote itself does not answer
+                self._kill()
+                await asyncio.wait([worker.dead])
             if isinstance(error, ConnectionError):
                 raise self._ending().error("its zygote") from error
             raise
@@ -224,8 +237,7 @@ class Zygote:
             worker.kill()
         if workers:
             await asyncio.wait([worker.dead for worker in workers], timeout=_REAP_TIMEOUT_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._kill()
         if self.launch.group is not None:
             self.launch.group.kill()
         await self._process.wait()
@@ -236,6 +248,32 @@ class Zygote:
             self.launch.group.remove()
         return residue_bytes
 
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _moved(self, sign: str) -> None:
+        """Something in it has got on."""
+        for limit in self._limits:
+            limit.moved(sign)
+
+    @asynccontextmanager
+    async def _no_stall(self, doing: str, limit_s: float) -> AsyncIterator[None]:
+        """Raises EngineFailed as soon as nothing has moved for `limit_s` seconds while inside."""
+        limit = _StallLimit(limit_s if limit_s >= 0 else math.inf)
+        self._limits.add(limit)
+        try:
+            async with limit.timer:
+                yield
+        except TimeoutError as error:
+            after = f", after: {limit.last_sign}" if limit.last_sign else ""
+            raise EngineFailed(
+                f"{self.launch.spec.model} stood still for {limit_s:g} s while {doing}{after}",
+                hint="audioctl status has its last log lines; the limit is residency.start_timeout",
+            ) from error
+        finally:
+            self._limits.discard(limit)
+
     def _ending(self) -> Ending:
         status = self._process.returncode
         if self._ended is None and status is not None:
@@ -245,6 +283,21 @@ class Zygote:
 
     def _oom_kills(self) -> int:
         return self.launch.group.oom_kills() if self.launch.group is not None else 0
+
+
+class _StallLimit:
+    """A time limit that begins anew with every sign of life."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.timer = asyncio.timeout(limit_s)
+        self.last_sign = ""
+        self._limit_s = limit_s
+
+    def moved(self, sign: str) -> None:
+        if self.timer.expired():
+            return
+        self.last_sign = sign
+        self.timer.reschedule(asyncio.get_running_loop().time() + self._limit_s)
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:

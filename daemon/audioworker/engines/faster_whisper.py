@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from audioproto.errors import BadRequest, ModelNotInstalled
@@ -20,9 +22,12 @@ from audioproto.languages import code_of
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Segment, Transcribe, Word
 from audioworker import engine
+from audioworker.batching import Batcher
 from audioworker.engine import Audio, Cancelled
+from audioworker.jobs import Jobs
 
 if TYPE_CHECKING:
+    import ctranslate2
     import faster_whisper.transcribe
 
 _OPTIONS: dict[str, Any] = {"compute_type": "int8", "beam_size": 5}
@@ -95,6 +100,7 @@ class Engine(engine.Engine, engine.Transcriber):
                     hint=f"audioctl models pull {self.spec.model}",
                 )
         device, _, index = self.spec.device.partition(":")
+        self.progress("reading the weights")
         self._model = WhisperModel(
             self.spec.model_dir,
             device=device,
@@ -104,6 +110,8 @@ class Engine(engine.Engine, engine.Transcriber):
             num_workers=self.spec.concurrency,
             local_files_only=True,
         )
+        kind = _SharedModel if self.spec.max_batch > 1 else _Model
+        self._model.model = kind(self._model.model, self.jobs, self.spec)
 
     def transcribe(self, audio: Audio, request: Transcribe, cancelled: Cancelled) -> Generator[Segment, None, str]:
         from faster_whisper.transcribe import restore_speech_timestamps
@@ -113,8 +121,7 @@ class Engine(engine.Engine, engine.Transcriber):
         heard = ""
         end_s = 0.0
         for begin, speech in _stretches(audio):
-            if cancelled():
-                break
+            self.jobs.rest()
             if not speech:
                 continue
             kept = np.concatenate([audio[begin + part["start"] : begin + part["end"]] for part in speech])
@@ -163,6 +170,105 @@ class Engine(engine.Engine, engine.Transcriber):
             words = [converted[end - len(word.word) : end] for word, end in zip(segment.words, ends, strict=True)]
         pairs = zip(segment.words, words, strict=True)
         return replace(segment, text=converted, words=[replace(word, word=form) for word, form in pairs])
+
+
+class _Model:
+    """CTranslate2's model as faster-whisper uses it, with a place to rest before each window of 30 s.
+
+    Without it a job could be stopped between two segments only, and noise has none for minutes.
+    """
+
+    def __init__(self, model: ctranslate2.models.Whisper, jobs: Jobs, spec: EngineSpec) -> None:
+        self._model = model
+        self._jobs = jobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, features: ctranslate2.StorageView, to_cpu: bool = False) -> Any:
+        self._jobs.rest()
+        return self._model.encode(features, to_cpu)
+
+
+class _Window:
+    """Half a minute of one job's audio: its spectrogram, and what the encoder made of it once that is needed."""
+
+    def __init__(self, features: ctranslate2.StorageView) -> None:
+        self.features = features
+        self.encoded: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What windows must have in common to share a call of CTranslate2's `method`."""
+
+    method: str
+    options: tuple[tuple[str, Any], ...] = ()
+    prompt_tokens: int = 0
+    start_sequence: tuple[int, ...] = ()
+
+
+class _SharedModel(_Model):
+    """The same, with jobs that wait together computed in one call.
+
+    Equal to the single calls, bit for bit on the CPU. A window is encoded in the call that first needs it, so that jobs
+    meet once a window. CTranslate2 wants prompts of one length in a call, and for `align` one language.
+    """
+
+    def __init__(self, model: ctranslate2.models.Whisper, jobs: Jobs, spec: EngineSpec) -> None:
+        super().__init__(model, jobs, spec)
+        self._batcher: Batcher[_Call, tuple[_Window, Any], Any] = Batcher(
+            jobs, self._compute, spec.max_batch, spec.max_batch_wait_s
+        )
+
+    def encode(self, features: ctranslate2.StorageView, to_cpu: bool = False) -> _Window:
+        self._jobs.rest()
+        return _Window(features)
+
+    def generate(self, window: _Window, prompts: list[list[int]], **options: Any) -> list[Any]:
+        (prompt,) = prompts
+        call = _Call("generate", tuple(options.items()), prompt_tokens=len(prompt))
+        return [self._batcher(call, (window, prompt))]
+
+    def align(
+        self, window: _Window, start_sequence: list[int], tokens: list[list[int]], num_frames: int, **options: Any
+    ) -> list[Any]:
+        (of_window,) = tokens
+        call = _Call("align", tuple(options.items()), start_sequence=tuple(start_sequence))
+        return [self._batcher(call, (window, (of_window, num_frames)))]
+
+    def detect_language(self, window: _Window) -> list[Any]:
+        return [self._batcher(_Call("detect_language"), (window, None))]
+
+    def _compute(self, call: _Call, items: Sequence[tuple[_Window, Any]]) -> list[Any]:
+        encoded = self._encoded([window for window, _ in items])
+        of_windows = [of_window for _, of_window in items]
+        made: list[Any]
+        match call.method:
+            case "generate":
+                made = self._model.generate(encoded, of_windows, **dict(call.options))
+            case "align":
+                tokens, frames = zip(*of_windows, strict=True)
+                start = list(call.start_sequence)
+                made = self._model.align(encoded, start, list(tokens), list(frames), **dict(call.options))
+            case _:
+                made = self._model.detect_language(encoded)
+        return made
+
+    def _encoded(self, windows: Sequence[_Window]) -> ctranslate2.StorageView:
+        from ctranslate2 import DataType, StorageView
+
+        missing = [window for window in windows if window.encoded is None]
+        # A GPU is faster with many at once; a CPU, with its caches, is slower by a tenth.
+        together = missing and self._model.device == "cuda"
+        for group in [missing] if together else [[window] for window in missing]:
+            features = np.concatenate([np.array(window.features) for window in group])
+            encoded = self._model.encode(StorageView.from_array(features), to_cpu=True)
+            if encoded.dtype != DataType.float32:  # numpy has no bfloat16
+                encoded = encoded.to(DataType.float32)
+            for window, made in zip(group, np.array(encoded), strict=True):
+                window.encoded = made
+        return StorageView.from_array(np.array([window.encoded for window in windows]))
 
 
 def _stretches(audio: Audio) -> Iterator[tuple[int, Speech]]:

@@ -6,13 +6,14 @@ import io
 import re
 import time
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioctl.commands import events, models, status
+from audioctl.commands import events, models, status, top, why
 from audioctl.output import Output, display_width
-from audioproto.control import Event, Memory, ModelInfo, ModelStatus, Status
+from audioproto.control import Chapter, Event, Memory, ModelInfo, ModelStatus, Status, Story, Work
 from audioproto.types import Residency, Task, Voice
 
 GIB = 2**30
@@ -122,6 +123,133 @@ STATUSES = st.builds(
 def test_the_table_of_status_fits_80_columns(listed: list[ModelStatus]) -> None:
     lines = page(*listed)
     assert all(display_width(line) <= 80 for line in lines[: len(listed) + 1])
+
+
+def test_status_says_how_long_a_new_request_would_wait() -> None:
+    waiting = msgspec.structs.replace(PARKED, queue=3, estimate_s=12.4)
+    assert "qwen3-asr-0.6b: 3 requests waiting; a new one would wait for about 12s" in page(READY, waiting)
+
+
+# --- top ----------------------------------------------------------------------------------------------------------
+
+
+def watched(*listed: ModelStatus, width: int = 80, over_s: float = 10.0) -> list[str]:
+    shown = Status("0.1.0", 1, 812, 11100, [], "", False, sum(model.queue for model in listed),
+                   [Memory("cuda:0", "NVIDIA T4", 16 * GIB, 12 * GIB, 15 * GIB, 3 * GIB)], list(listed))  # fmt: skip
+    out = Output(io.StringIO(), io.StringIO(), environment={"COLUMNS": str(width)})
+    return top.render(shown, {model.model: top.rates(model.work, Work(), over_s) for model in listed}, out)
+
+
+def test_top_makes_rates_of_what_the_daemon_counts() -> None:
+    before = Work(served=10, refused=1, granted=11, waited_s=20, worked_s=30, audio_s=100, loads=2)
+    after = Work(served=16, refused=2, granted=15, waited_s=28, worked_s=39, audio_s=160, loads=3)
+    found = top.rates(after, before, 10.0)
+    assert found == top.Rates(0.6, 0.1, 2.0, 0.9, 6.0, 6.0)
+    assert top.rates(after, after, 10.0).waited_s is None
+
+
+def test_top_shows_who_works_who_waits_and_how_fast() -> None:
+    busy = msgspec.structs.replace(
+        READY, queue=4, estimate_s=7.0, work=Work(served=30, granted=32, waited_s=96, worked_s=9.5, audio_s=123)
+    )
+    lines = watched(UNLOADED, busy, PARKED)
+    assert lines[0] == "audiod 0.1.0 up 3h05m, ready; 2 running, 4 waiting, 180 req/min"
+    assert lines[1].startswith("cuda:0   [########---")
+    assert lines[1].endswith("] 3 GiB of 15 GiB, 12 GiB free")
+    assert len(lines[1]) == 80
+    header, first, second, last = lines[4:8]
+    assert header.split() == ["MODEL", "STATE", "MEMORY", "RUN", "WAIT", "REQ/MIN", "WAITED", "BUSY", "AUDIO"]
+    assert first.split() == ["hibari", "ready", "1.58", "GiB", "2", "4", "180", "3.0s", "95%", "12.3x"]
+    assert second.split() == ["qwen3-asr-0.6b", "parked", "-", "0", "0", "0", "-", "0%", "-"]
+    assert last.split() == ["kokoro-82m", "unloaded", *["-"] * 7]
+    assert lines[8] == "hibari: a new request would wait for about 7.0s"
+
+
+WORK = st.builds(
+    Work,
+    served=st.integers(0, 10**6),
+    refused=st.integers(0, 10**6),
+    granted=st.integers(0, 10**6),
+    waited_s=st.floats(0, 1e9),
+    worked_s=st.floats(0, 1e6),
+    audio_s=st.floats(0, 1e7),
+)
+
+
+@given(st.lists(st.tuples(STATUSES, WORK, st.none() | st.floats(0, 600)), max_size=8))
+def test_top_fits_80_columns(listed: list[tuple[ModelStatus, Work, float | None]]) -> None:
+    models = [msgspec.structs.replace(model, work=work, estimate_s=wait_s) for model, work, wait_s in listed]
+    assert all(display_width(line) <= 80 for line in watched(*models, over_s=600))
+
+
+# --- why ----------------------------------------------------------------------------------------------------------
+
+AT = 1_700_000_000.0
+
+STORY = Story(
+    "hibari",
+    [
+        Chapter(AT, Residency.UNLOADED, 60.0, "the daemon was started"),
+        Chapter(AT + 60, Residency.STARTING, 8.2, "wanted"),
+        Chapter(AT + 68.2, Residency.PARKED, 0.0, "zygote started"),
+        Chapter(AT + 68.2, Residency.LOADING, 0.043, "wanted"),
+        Chapter(AT + 68.243, Residency.READY, 300.0, "loaded"),
+        Chapter(AT + 368.243, Residency.PARKING, 0.2, "evicted for kokoro-82m"),
+        Chapter(AT + 368.443, Residency.PARKED, 125.0, "evicted for kokoro-82m"),
+    ],
+    whole=True,
+    outlook=["it must be loaded to cpu", "kokoro-82m would be parked"],
+    estimate_s=2.0,
+    hint="audioctl load hibari",
+)
+
+
+def told(story: Story, *, shown: int = 100, later_s: float = 500.0, width: int = 80) -> list[str]:
+    out = Output(io.StringIO(), io.StringIO(), environment={"COLUMNS": str(width)})
+    return why.render(story, out, AT + later_s, shown)
+
+
+def test_why_tells_the_state_its_reason_and_how_it_came_to_that() -> None:
+    lines = told(STORY)
+    assert lines[0] == "hibari has been parked for 2m05s: evicted for kokoro-82m"
+    assert lines[2].split() == ["SINCE", "STATE", "FOR", "BECAUSE"]
+    assert [line.split()[1:3] for line in lines[3:10]] == [
+        ["unloaded", "1m00s"],
+        ["starting", "8.2s"],
+        ["parked", "0ms"],
+        ["loading", "43ms"],
+        ["ready", "5m00s"],
+        ["parking", "200ms"],
+        ["parked", "2m05s"],
+    ]
+    assert lines[3].split()[0] == time.strftime("%H:%M:%S", time.localtime(AT))
+    assert lines[11:] == [
+        "If a request came now:",
+        "  it must be loaded to cpu",
+        "  kokoro-82m would be parked",
+        "  it would be served in about 2.0s",
+        "  try: audioctl load hibari",
+    ]
+
+
+def test_why_shows_the_latest_and_how_to_get_the_rest() -> None:
+    lines = told(STORY, shown=2)
+    assert [line.split()[1] for line in lines[3:5]] == ["parking", "parked"]
+    assert lines[5] == "earlier: audioctl why hibari --all"
+    lines = told(msgspec.structs.replace(STORY, whole=False))
+    assert "earlier: journalctl -u audiod AUDIOD_MODEL=hibari" in lines
+
+
+def test_why_names_the_day_of_what_is_long_ago() -> None:
+    assert told(STORY, later_s=5 * 86400)[3].startswith(time.strftime("%m-%d %H:%M:%S", time.localtime(AT)))
+
+
+@given(st.text(max_size=200), st.text(min_size=1, max_size=60), st.floats(0, 1e9))
+def test_the_table_of_why_fits_80_columns(reason: str, name: str, lasted_s: float) -> None:
+    chapter = Chapter(AT, Residency.FAILED, lasted_s, reason)
+    lines = told(msgspec.structs.replace(STORY, model=name, chapters=[chapter] * 3, estimate_s=None, hint=""))
+    assert all(display_width(line) <= 80 for line in lines[2:6])
+    assert not any("\n" in line for line in lines)
 
 
 def info(name: str, *, installed: bool, languages: int = 0, missing: str = "", download_bytes: int = 0) -> ModelInfo:
