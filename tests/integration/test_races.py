@@ -17,10 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from daemons import AUDIO, Daemon, say, transcribe
+from daemons import AUDIO, Daemon, running, say, transcribe
+from sounds import wav
 from watching import children, events_of, happened
+from zygotes import recording
 
 ONE_FITS = "140MiB"
 """A hibari worker holds about 75 MiB, and up to 130 after long texts."""
@@ -192,6 +195,22 @@ def test_a_process_that_dies_while_a_model_loads_or_serves_strands_nobody(
             happened(daemon, events)
         daemon.ctl("load", "hibari")
         assert say(daemon)[0] == 200
+
+
+def test_whisper_cpp_1803_a_short_clip_is_served_in_the_middle_of_a_long_file(tmp_path: Path, state_dir: Path) -> None:
+    """The file stands still between two segments, and loses none."""
+    names = ("jfk", "librispeech-6930-75918-0001", "librispeech-6930-75918-0000")
+    spoken = [recording(name).astype(np.float64) for name in names]
+    clip = wav(spoken[0][: 3 * 16_000], 16_000)
+    file = wav(np.concatenate(spoken * 3), 16_000)
+    with running(tmp_path, state_dir) as daemon, ThreadPoolExecutor(1) as clients:
+        whole = json.loads(transcribe(daemon, file)[1])["text"]
+        answering = clients.submit(transcribe, daemon, file)
+        wait_for_lease(daemon, "whisper-base")
+        status, body = transcribe(daemon, clip)
+        assert (status, "fellow Americans" in json.loads(body)["text"]) == (200, True)
+        assert not answering.done(), "it had to wait for the end of the file"
+        assert json.loads(answering.result()[1])["text"] == whole
 
 
 def test_after_many_switches_nothing_is_left_over(tmp_path: Path, state_dir: Path) -> None:
