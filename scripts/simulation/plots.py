@@ -84,6 +84,7 @@ def _waits(document: Document, totals: Mapping[str, Sum]) -> Figure:
     if document.best is not None and (best_s := document.best.wait_max_s) is not None:
         axes.axvline(best_s, color="black", linestyle=":", label=f"longest wait of the best schedule, {best_s:g} s")
     axes.set_xscale("symlog", linthresh=10)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1.02)
     _finish(axes)
     return figure
@@ -118,5 +119,5 @@ def _axes(title: str, across: str, up: str) -> tuple[Figure, Axes]:
 
 
 def _finish(axes: Axes) -> None:
-    axes.legend(frameon=False)
+    axes.legend(framealpha=0.95, edgecolor="none")
     axes.set_xlim(left=0)
