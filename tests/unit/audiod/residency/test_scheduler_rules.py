@@ -231,6 +231,18 @@ def test_whisper_cpp_1803_a_short_clip_behind_a_long_file_waits_for_one_segment_
     assert world.done[file] - world.came[file] == pytest.approx(600.0 + size), "and the file loses nothing"
 
 
+def test_a_clip_is_not_stuck_behind_files_that_have_waited_long_enough_to_be_first() -> None:
+    world = World(profile("m"), limits=limits())
+    ready(world, "m")
+    world.ask("m", 900.0)
+    second = world.ask("m", 900.0)
+    world.run(until=world.now + 120.0)
+    clip = world.ask("m", 3.0)
+    world.run(until=world.now + 10.0)
+    assert world.wait_s(clip) <= SEGMENT_S
+    assert second not in world.granted
+
+
 def test_a_long_file_gets_half_of_the_time_however_many_short_clips_come() -> None:
     world = World(profile("m"), limits=limits())
     ready(world, "m")
