@@ -100,6 +100,8 @@ class _Worker:
         try:
             thread.start()
         except RuntimeError as error:  # no more threads
+            if descriptor is not None:
+                os.close(descriptor)
             self._end(Failed(typed(error).body(), request.job))
 
     def _run(self, job: Job, request: Request, descriptor: int | None) -> None:

@@ -6,6 +6,7 @@ The engine is the scripted one, which does what the test tells it, step by step.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import made
@@ -140,6 +142,21 @@ async def test_a_start_may_take_longer_than_the_limit_but_not_stand_still_for_it
             pass
     assert raised.value.message == "scripted stood still for 4 s while starting, after: 4 of 4"
     assert time.monotonic() - began > 4 * 1.5 + 4.0
+
+
+async def test_an_engine_that_survives_no_fork_prepares_in_its_worker_and_says_what_went_wrong(
+    launch: Callable[..., Launch],
+) -> None:
+    spawned = replace(launch(prepare="say first; take 0.3; raise no such library"), "spawned")
+    async with started(spawned) as zygote:
+        with pytest.raises(EngineFailed, match="no such library"):
+            await zygote.fork(Deaths().tell, PATIENCE_S)
+    async with worker_of(replace(launch(prepare="say first"), "spawned"), Deaths()) as worker:
+        assert await do(worker, "yield 10") == [10]
+
+
+def replace(launch: Launch, engine: str) -> Launch:
+    return dataclasses.replace(launch, spec=msgspec.structs.replace(launch.spec, engine=engine))
 
 
 async def test_a_zygote_that_does_not_fork_is_ended(launch: Callable[..., Launch]) -> None:

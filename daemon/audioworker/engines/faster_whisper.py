@@ -58,8 +58,9 @@ class Engine(engine.Engine, engine.Transcriber):
 
     Options: `compute_type` ("int8"; any of CTranslate2's), `beam_size` (5; 1 to 10).
 
-    Several threads may call `transcribe` at once; up to `spec.concurrency` of them compute at the same time, each with
-    `spec.threads` threads, on one copy of the weights.
+    Several threads may call `transcribe` at once, on one copy of the weights. Up to `spec.concurrency` of them compute
+    at the same time, each with `spec.threads` threads; with `spec.max_batch` over 1 they share calls instead, each with
+    all of them.
     """
 
     hold: ClassVar[Hold] = Hold.IMPORTS  # a model made before the fork waits for ever on threads that it does not have
@@ -81,6 +82,7 @@ class Engine(engine.Engine, engine.Transcriber):
         # Read by onnxruntime 1.29 and later, which otherwise reports model hashes to its maker, writes into the home
         # directory and starts a thread before the fork.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        self.progress("importing faster-whisper")
         import faster_whisper.vad
         import opencc
 
@@ -100,6 +102,7 @@ class Engine(engine.Engine, engine.Transcriber):
                     hint=f"audioctl models pull {self.spec.model}",
                 )
         device, _, index = self.spec.device.partition(":")
+        shared = self.spec.max_batch > 1  # then one call computes at a time
         self.progress("reading the weights")
         self._model = WhisperModel(
             self.spec.model_dir,
@@ -107,11 +110,10 @@ class Engine(engine.Engine, engine.Transcriber):
             device_index=int(index or 0),
             compute_type=self._compute_type,
             cpu_threads=self.spec.threads,
-            num_workers=self.spec.concurrency,
+            num_workers=1 if shared else self.spec.concurrency,
             local_files_only=True,
         )
-        kind = _SharedModel if self.spec.max_batch > 1 else _Model
-        self._model.model = kind(self._model.model, self.jobs, self.spec)
+        self._model.model = (_SharedModel if shared else _Model)(self._model.model, self.jobs, self.spec)
 
     def warm(self) -> None:
         """On a GPU only. On a CPU the first request takes 0.1 s of 2.3 longer than the next ones; this took 2 s."""
@@ -184,9 +186,9 @@ class Engine(engine.Engine, engine.Transcriber):
 
 
 class _Model:
-    """CTranslate2's model as faster-whisper uses it, with a place to rest before each window of 30 s.
+    """CTranslate2's model as faster-whisper uses it, with places to rest: before a window of 30 s, and before each try.
 
-    Without it a job could be stopped between two segments only, and noise has none for minutes.
+    Without them a job could be stopped between two segments only, and noise has none for minutes.
     """
 
     def __init__(self, model: ctranslate2.models.Whisper, jobs: Jobs, spec: EngineSpec) -> None:
@@ -199,6 +201,11 @@ class _Model:
     def encode(self, features: ctranslate2.StorageView, to_cpu: bool = False) -> Any:
         self._jobs.rest()
         return self._model.encode(features, to_cpu)
+
+    def generate(self, window: Any, prompts: list[list[int]], **options: Any) -> list[Any]:
+        self._jobs.rest()
+        made: list[Any] = self._model.generate(window, prompts, **options)
+        return made
 
 
 class _Window:
@@ -233,10 +240,10 @@ class _SharedModel(_Model):
         )
 
     def encode(self, features: ctranslate2.StorageView, to_cpu: bool = False) -> _Window:
-        self._jobs.rest()
         return _Window(features)
 
     def generate(self, window: _Window, prompts: list[list[int]], **options: Any) -> list[Any]:
+        self._jobs.rest()
         (prompt,) = prompts
         call = _Call("generate", tuple(options.items()), prompt_tokens=len(prompt))
         return [self._batcher(call, (window, prompt))]

@@ -101,12 +101,14 @@ class Engine(engine.Engine, engine.Synthesizer):
         # Read by onnxruntime 1.29 and later, which otherwise reports model hashes to its maker, writes into the home
         # directory and starts a thread before the fork.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        self.progress("importing onnxruntime and misaki")
         import hibari.tts
         import onnxruntime  # noqa: F401
         from hibari.g2p import G2P
 
         # It warns of every number that it cannot read; _numbers_in_words reads those digit by digit.
         warnings.filterwarnings("ignore", module=r"cn2an\.")
+        self.progress("reading the dictionaries")
         _load_jieba()
         # hibari is Kokoro's pupil and has its alphabet.
         vocabulary = Path(hibari.tts.ASSETS, "vocab.json").read_bytes()
@@ -117,6 +119,8 @@ class Engine(engine.Engine, engine.Synthesizer):
 
     def load(self) -> None:
         import onnxruntime
+
+        self.progress("reading the weights")
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.spec.threads
