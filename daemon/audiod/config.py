@@ -81,7 +81,7 @@ class Residency(Section, frozen=True):
     park_keep_alive: Duration = Duration(3600)
     queue_requests: int = 512
     queue_timeout: Duration = Duration(60)
-    max_switch_wait: Duration = Duration(20)
+    max_switch_wait: Duration = Duration(25)
     batch_patience: Duration = Duration(30)
     """How much later than it came a batch request counts as come."""
     recycle: bool = False
