@@ -63,7 +63,7 @@ from audiod.supervisor.worker import Ending, Job, Worker
 from audiod.supervisor.zygote import Launch, Zygote
 from audiod.tasks import Tasks
 from audioproto.control import Event as Happening
-from audioproto.errors import AudiodError, OutOfMemory
+from audioproto.errors import AudiodError, Draining, OutOfMemory
 from audioproto.errors import WorkerDied as WorkerDiedError
 from audioproto.types import Death, Residency
 from audioproto.worker import Synthesize, Transcribe
@@ -147,6 +147,7 @@ class ResidencyManager:
         self._listeners: set[asyncio.Queue[Happening]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._broken = False
+        self._closed = False
         self._tasks = Tasks()
         self._watchers = Tasks()
 
@@ -157,6 +158,7 @@ class ResidencyManager:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.__aexit__(None, None, None)
@@ -175,6 +177,8 @@ class ResidencyManager:
 
         Raises ModelNotFound, ModelTooLarge, OutOfMemory, QueueFull, QueueTimeout, Draining, ModelFailed.
         """
+        if self._closed:
+            raise Draining("audiod is stopping", retry_after_s=5)
         request = next(self._numbers)
         granted = self._grants[request] = asyncio.get_running_loop().create_future()
         self._feed(Requested(request, model, self._now() + timeout_s, demand))
@@ -271,6 +275,8 @@ class ResidencyManager:
             del self._operations[number]
 
     def _feed(self, event: Event) -> None:
+        if self._closed:  # every process is being ended, whatever happens to it
+            return
         self._broken = True
         now = self._now()
         instructions = self.scheduler.handle(event, now)

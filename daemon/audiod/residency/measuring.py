@@ -56,6 +56,7 @@ class Measuring:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._watched.clear()
         await self._tasks.__aexit__(None, None, None)
 
     # --- devices --------------------------------------------------------------------------------------------------
