@@ -34,7 +34,7 @@ class Host:
     def __init__(self) -> None:
         sizes = {"a": 60, "b": 60, "big": 120}
         profiles = [Profile(name, Footprint(size * MIB, 40 * MIB)) for name, size in sizes.items()]
-        self.scheduler = Scheduler(profiles, Limits({"cpu": 100 * MIB}, 900 * MIB))
+        self.scheduler = Scheduler(profiles, Limits({"cpu": 100 * MIB}, 900 * MIB, max_switch_wait_s=20.0))
         self.now = 1000.0
         self.requests = 0
 
