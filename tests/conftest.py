@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from audiod.models.catalogue import ModelEntry
 from audiod.runtimes import build
 from daemons import TOP, Daemon, running
 from gpu_hosts import GpuHost
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so all programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ class Storage(Section, frozen=True):
 class Residency(Section, frozen=True):
     """[residency]: who is in memory, and for how long."""
 
-    device: DeviceName = "cpu"
+    device: DeviceName = "auto"
     """Where models are loaded that do not say; `auto` is the first GPU, or the CPU where there is none."""
     budget: ByteSize = ByteSize(0)
     """Host memory for models loaded to the CPU; 0 is half of the host's."""
@@ -81,7 +81,7 @@ class Residency(Section, frozen=True):
     park_keep_alive: Duration = Duration(3600)
     queue_requests: int = 512
     queue_timeout: Duration = Duration(60)
-    max_switch_wait: Duration = Duration(20)
+    max_switch_wait: Duration = Duration(25)
     batch_patience: Duration = Duration(30)
     """How much later than it came a batch request counts as come."""
     recycle: bool = False

@@ -158,6 +158,10 @@ METRICS = (
         "Processes of the model that died, or could not come up.",
     ),
     # memory
+    Described("audiod_device_bytes", "gauge", ("device",), "Memory of the device in all, as last measured."),
+    Described(
+        "audiod_device_others_bytes", "gauge", ("device",), "Memory there that other programs held when last measured."
+    ),
     Described("audiod_budget_bytes", "gauge", ("device",), "Memory that all loaded models together may hold."),
     Described(
         "audiod_resident_bytes",
@@ -355,6 +359,10 @@ class Metrics:
         gauge("audiod_ready").add_metric([], ready and not scheduler.draining)
         gauge("audiod_draining").add_metric([], scheduler.draining)
         gauge("audiod_queue_limit_requests").add_metric([], scheduler.limits.queue_requests)
+        totals, others = gauge("audiod_device_bytes"), gauge("audiod_device_others_bytes")
+        for device, measured in scheduler.placement.measured.items():
+            totals.add_metric([device], measured.total_bytes)
+            others.add_metric([device], measured.others_bytes)
         budgets = gauge("audiod_budget_bytes")
         for device, device_bytes in scheduler.limits.devices.items():
             budgets.add_metric([device], device_bytes)

@@ -75,9 +75,8 @@ def make(config: Config, book: FootprintBook) -> Plan:
     where = config.places
     library = Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
     keys = Keys.read(Path(config.server.api_keys_file)) if config.server.api_keys_file else Keys()
-    found: dict[str, Device] = {}
-    for name in {config.residency.device, *(entry.device for entry in library.entries.values() if entry.device)}:
-        found[name] = devices.resolve(name)
+    named = {entry.device or config.residency.device for entry in library.entries.values()}
+    found: dict[str, Device] = {name: devices.resolve(name) for name in named}
     placed = {entry.id: found[entry.device or config.residency.device] for entry in library.entries.values()}
     fingerprints = {entry.id: _fingerprint(entry, config) for entry in library.entries.values()}
     profiles = [

@@ -157,6 +157,21 @@ class Work(msgspec.Struct):
     """Times that it became ready."""
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """What the daemon has learnt of a model's appetite, here or in an earlier run; until then, what its entry says."""
+
+    ready_bytes: int = 0
+    """On the device, when it has loaded."""
+    parked_bytes: int = 0
+    """Of host memory."""
+    work_bytes: int = 0
+    """On the device beyond `ready_bytes`, for the most demanding request so far."""
+    load_s: float = 0.0
+    """From parked to ready, the last time; 0 while not known."""
+    service_s: float = 0.0
+    """A request's time at the engine, on the average."""
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """One row of `audioctl status`. Times are seconds from now; None where it does not apply."""
 
@@ -184,6 +199,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     log: list[str] = []
     """The last lines that its processes wrote, where it failed."""
     work: Work = msgspec.field(default_factory=Work)
+    needs: Needs = msgspec.field(default_factory=Needs)
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -293,7 +309,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
     at: float
     kind: str
-    """`listening` (the first one), `state`, `worker_died`, `drain`, `reload`, `pull`."""
+    """`listening` (the first one), `state`, `worker_died`, `memory`, `growth`, `drain`, `reload`, `pull`."""
     message: str
     model: str = ""
     state: str = ""

@@ -60,12 +60,12 @@ def _pictures(
         axes.plot(loads, offered, "k:", label="asked for")
         for policy in totals:
             axes.plot(loads, [found[policy].throughput_per_s for _, found in by_load], label=policy, **_LINES[policy])
-        _finish(axes)
+        _finish(figure, axes)
         yield "throughput", figure
         figure, axes = _axes("Switches against load", "load", "loads for 100 requests")
         for policy in totals:
             axes.plot(loads, [found[policy].switches_per_100 for _, found in by_load], label=policy, **_LINES[policy])
-        _finish(axes)
+        _finish(figure, axes)
         yield "switches", figure
     if document.by_max_switch_wait:
         yield "max_switch_wait", _max_switch_wait(document)
@@ -84,8 +84,9 @@ def _waits(document: Document, totals: Mapping[str, Sum]) -> Figure:
     if document.best is not None and (best_s := document.best.wait_max_s) is not None:
         axes.axvline(best_s, color="black", linestyle=":", label=f"longest wait of the best schedule, {best_s:g} s")
     axes.set_xscale("symlog", linthresh=10)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1.02)
-    _finish(axes)
+    _finish(figure, axes)
     return figure
 
 
@@ -103,7 +104,7 @@ def _max_switch_wait(document: Document) -> Figure:
     if document.best is not None and document.best.wait_max_s is not None:
         axes.axhline(document.best.wait_max_s, color="black", linestyle=":", label="longest wait of the best schedule")
     axes.set_ylim(0, 1.5 * max(row.bound_s for row in rows))
-    _finish(axes)
+    _finish(figure, axes)
     return figure
 
 
@@ -117,6 +118,6 @@ def _axes(title: str, across: str, up: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish(axes: Axes) -> None:
-    axes.legend(frameon=False)
+def _finish(figure: Figure, axes: Axes) -> None:
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.set_xlim(left=0)

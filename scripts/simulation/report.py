@@ -6,6 +6,7 @@ Judges by the figures alone; runs nothing but the bound.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 
 import msgspec
 
@@ -21,6 +22,9 @@ LOAD = (
     "loading and parking are not counted"
 )
 
+
+_WIDTH = 100
+"""Of what is said below the tables."""
 
 _FEW_KINDS = 2
 """So many kinds of request need no table of their own."""
@@ -207,7 +211,8 @@ def page(document: Document) -> Iterator[str]:
         yield ""
         yield from _columns(list(_kinds(document.policies)))
     yield ""
-    yield from document.notes
+    for note in document.notes:
+        yield from wrap(note, _WIDTH)
     yield f"The scheduler handled {figures.events} events, {figures.events_per_s} in a second of processor time."
 
 

@@ -185,7 +185,7 @@ def test_the_figure_is_zero_after_a_storm(small: Daemon) -> None:
         answers.append(transcribe(small, FILE, response_format="xml")[0])
 
     def be_too_large() -> None:
-        answers.append(transcribe(small, bytes(9_000_000))[0])
+        answers.append(transcribe(small, bytes(9_500_000))[0])
 
     def be_many() -> None:
         answers.append(transcribe(small, LARGE)[0])

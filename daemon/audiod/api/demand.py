@@ -76,7 +76,7 @@ def _duration(name: str, value: Value) -> float | None:
         else:
             is_negative = value < 0
         return Duration.NEVER if is_negative else float(Duration.parse(value))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadRequest(f"{name}: {error}", param=name) from error
 
 

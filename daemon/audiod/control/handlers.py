@@ -36,6 +36,7 @@ from audioproto.control import (
     ModelInfo,
     ModelList,
     ModelStatus,
+    Needs,
     Outcome,
     Park,
     Progress,
@@ -171,7 +172,7 @@ class Control:
                 m.model: Resident(m.state, m.reason, m.device, m.footprint.ready_bytes, m.footprint.parked_bytes)
                 for m in scheduler.models.values()
             },
-            reserved_bytes=scheduler.placement.reserved(services.config.residency.device),
+            reserved_bytes=scheduler.placement.reserved(devices.CPU),
             read_config=self._read_config,
             media=services.media,
         )
@@ -219,6 +220,7 @@ class Control:
         expires = resting and keep_s >= 0 and not state.profile.pinned
         work = self._services.metrics.work[state.model]
         running_s = sum(now - lease.granted_at for lease in state.leases.values())
+        footprint = state.footprint
         return ModelStatus(
             model=state.model,
             engine=entry.engine,
@@ -236,6 +238,13 @@ class Control:
             expires_s=max(0.0, state.idle_since + keep_s - now) if expires else None,
             pinned=state.profile.pinned,
             reason=state.reason,
+            needs=Needs(
+                footprint.ready_bytes,
+                footprint.parked_bytes,
+                max(footprint.peaks.values(), default=0),
+                footprint.load_s,
+                footprint.service_s,
+            ),
             log=processes.last_log if processes and state.state is Residency.FAILED else [],
             work=msgspec.structs.replace(work, worked_s=work.worked_s + running_s),
         )

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from audiod.residency.budget import Measured
-from audiod.residency.events import HOST, Cause, DeviceMeasured, ForkWorker, MeasureDevice, StartZygote
+from audiod.residency.events import HOST, Cause, DeviceMeasured, ForkWorker, MeasureDevice, Report, StartZygote
 from audiod.residency.machine import ModelState
 from audiod.residency.placement import Placement
 from audiod.residency.serving import Serving
 from audiod.residency.step import Step
 from audioproto.types import Residency as S
+
+_NEARLY_FULL = 0.9
+_ROOMY = 0.85
+"""Shares of a device's memory: above the one it is told that it is nearly full, once until it was below the other."""
 
 _FRESH_S = 1.0
 """What a device was measured to hold longer ago is measured again before anybody is evicted or refused for it."""
@@ -29,6 +33,7 @@ class Admission:
         self._serving = serving
         self._measured_at: dict[str, float] = {}
         self._measuring: set[str] = set()
+        self._nearly_full: set[str] = set()
 
     def admit(self) -> bool:
         """Start, load or serve what is wanted, and make room for it. True if anything changed.
@@ -86,7 +91,18 @@ class Admission:
             for state in self._placement.excess(device):
                 self._step.leave_device(state, S.PARKED, "more is held than may be", Cause.PRESSURE)
             over |= self._placement.over(device) > 0
+            self._warn(device)
         return over
+
+    def _warn(self, device: str) -> None:
+        """Report a device that is nearly full, once, until there is clearly more room."""
+        held, capacity = self._placement.reserved(device), self._placement.capacity(device)
+        if held <= _ROOMY * capacity:
+            self._nearly_full.discard(device)
+        elif held > _NEARLY_FULL * capacity and device not in self._nearly_full:
+            self._nearly_full.add(device)
+            message = f"models hold {held / 2**20:.0f} of the {capacity / 2**20:.0f} MiB that they may on {device}"
+            self._step.out.append(Report("memory", message))
 
     def make_way(self, wanting: ModelState) -> None:
         """Memory ran out where it should have sufficed: send all idle models away before `wanting` goes on."""

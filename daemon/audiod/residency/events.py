@@ -68,7 +68,7 @@ class Limits:
     host_bytes: int
     reserve_bytes: Mapping[str, int] = field(default_factory=dict)
     queue_requests: int = 512
-    max_switch_wait_s: float = 20.0
+    max_switch_wait_s: float = 25.0
     batch_patience_s: float = 30.0
     crash_limit: int = 3
     backoff_s: float = 5.0

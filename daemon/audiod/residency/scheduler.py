@@ -173,6 +173,7 @@ class Scheduler:
                 self._memory_changed = True
             case WorkerStopped(model, _):
                 state = self.models[model]
+                self._memory_changed = True
                 if state.state is S.PARKING:
                     state.idle_since = self._step.now
                     self._step.move(state, S.PARKED, state.reason)

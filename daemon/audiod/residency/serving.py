@@ -32,25 +32,27 @@ class Serving:
         return self._placement.room(state, state.device, more_bytes, self._step.now).taken
 
     def serve(self, state: ModelState) -> bool:
-        """Give a free place to the head of the queue or to a paused lease. True if either got it."""
+        """Give a free place to a request or to a paused lease. True if either got it."""
         if not self.has_place(state):
             return False
-        head = state.queue.head
-        if head is not None and not self.has_room(state, head):
-            head = None  # admission makes room for it
         paused = self._paused(state)
-        if paused is not None and paused.paused_at is not None:
-            waited_enough = self._step.now - paused.paused_at >= policy.LONGEST_PAUSE_S
-            if head is None or waited_enough or not policy.interrupts(head.demand.size, paused.size):
-                return self.resume(state)
-        if head is None:
-            return False
+        if paused is None or paused.paused_at is None:
+            waiter = state.queue.head
+        elif self._step.now - paused.paused_at >= policy.LONGEST_PAUSE_S:
+            waiter = None
+        else:
+            waiter = self._first_shorter(state, paused)
+        if waiter is not None and self.has_room(state, waiter):
+            self._grant(state, waiter)
+            return True
+        return self.resume(state)  # what else a request needs is room, which admission makes
+
+    def _grant(self, state: ModelState, waiter: Waiter) -> None:
         state.ran_out = state.ordered = False
-        state.queue.remove(head.request)
-        work_bytes = self._placement.work_bytes(state, head.demand)
-        state.leases[head.request] = Lease(head, self._step.now, work_bytes, self._step.now)
-        self._step.out.append(Grant(head.request, state.model))
-        return True
+        state.queue.remove(waiter.request)
+        work_bytes = self._placement.work_bytes(state, waiter.demand)
+        state.leases[waiter.request] = Lease(waiter, self._step.now, work_bytes, self._step.now)
+        self._step.out.append(Grant(waiter.request, state.model))
 
     def resume(self, state: ModelState) -> bool:
         """Let the lease that has stood still for longest go on, if there is one and a place for it."""
@@ -65,21 +67,19 @@ class Serving:
         return True
 
     def interrupt(self, state: ModelState) -> None:
-        """Where a request waits behind jobs that are much longer, pause the longest of them at its next segment.
+        """Where a request waits behind a job that is much longer, pause the longest such at its next segment.
 
         One that was interrupted before runs for as long as it stood still, so that it is never starved.
         """
-        head = state.queue.head
-        if head is None or state.at_work < state.profile.concurrency or not self.has_room(state, head):
+        if not state.queue or state.at_work < state.profile.concurrency:
             return
         if any(lease.pausing for lease in state.leases.values()):
             return
-        longer = [
-            lease
-            for lease in state.leases.values()
-            if lease.paused_at is None and policy.interrupts(head.demand.size, lease.size)
-        ]
-        for lease in sorted(longer, key=lambda lease: -lease.size):
+        running = [lease for lease in state.leases.values() if lease.paused_at is None]
+        for lease in sorted(running, key=lambda lease: -lease.size):
+            waiter = self._first_shorter(state, lease)
+            if waiter is None or not self.has_room(state, waiter):
+                continue
             owed_until = lease.resumed_at + lease.last_pause_s
             if self._step.now >= owed_until:
                 lease.pausing = True
@@ -107,6 +107,11 @@ class Serving:
         if not state.leases:
             state.idle_since = self._step.now
         return lease
+
+    def _first_shorter(self, state: ModelState, lease: Lease) -> Waiter | None:
+        """The first who need not wait for the end of the lease's job, wherever in the queue."""
+        waiters = (waiter for waiter in state.queue if policy.interrupts(waiter.demand.size, lease.size))
+        return next(waiters, None)
 
     def _paused(self, state: ModelState) -> Lease | None:
         """The lease that has stood still for longest."""

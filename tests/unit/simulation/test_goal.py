@@ -53,13 +53,12 @@ def test_alternating_requests_are_served_at_least_2_2_times_as_fast_as_in_order_
     assert goal["nobody_starved"]
 
 
-def test_waits_stay_near_the_best_possible(goal: dict[str, Any]) -> None:
-    """The best schedule's longest wait is over 22 s, so that no policy keeps max_switch_wait + service with 20 s."""
+def test_nobody_waits_longer_than_the_turn_and_a_service_nor_much_longer_than_must_be(goal: dict[str, Any]) -> None:
+    """The best schedule's longest wait is over 22 s: with 20 s for the turn no policy could keep it."""
+    assert goal["p95_within_bound"]
+    assert goal["max_within_bound"]
     assert goal["best"]["wait_max_s"] > 22
     assert goal["max_wait_s"] <= 1.1 * goal["best"]["wait_max_s"]
-    at_25 = next(row for row in goal["by_max_switch_wait"] if row["max_switch_wait_s"] == 25)
-    assert at_25["p95_within_bound"]
-    assert at_25["max_within_bound"]
 
 
 def test_the_json_has_what_it_is_read_for(goal: dict[str, Any]) -> None:
@@ -68,7 +67,7 @@ def test_the_json_has_what_it_is_read_for(goal: dict[str, Any]) -> None:
         *("throughput_ratio_to_fifo", "fifo_saturated", "p95_wait_s", "max_wait_s", "bound_s", "p95_within_bound"),
         *("max_within_bound", "nobody_starved", "policies", "best", "by_max_switch_wait", "notes"),
     }
-    assert goal["bound_s"] == goal["max_switch_wait_s"] + goal["service_s"] == 22
+    assert goal["bound_s"] == goal["max_switch_wait_s"] + goal["service_s"] == 27
     assert set(goal["policies"]) == {"audiod", "fifo", "affinity"}
 
 

@@ -30,7 +30,9 @@ def test_keep_alive_is_written_as_for_ollama(value: Value, seconds: float | None
     assert read_wishes(None, None, value, None).park_keep_alive_s == seconds
 
 
-@pytest.mark.parametrize("value", ["", "soon", "10 parsecs", "-", "--1", "-soon", "nan", math.nan, math.inf, "1e3"])
+@pytest.mark.parametrize(
+    "value", ["", "soon", "10 parsecs", "-", "--1", "-soon", "nan", math.nan, math.inf, "1e3", 10**400]
+)
 def test_a_time_that_is_none_is_named_with_its_field(value: Value) -> None:
     for at, name in enumerate(("keep_alive", "park_keep_alive", "timeout")):
         values: list[Value] = [None, None, None]

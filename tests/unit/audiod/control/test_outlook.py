@@ -31,9 +31,9 @@ MIB = 2**20
 class Host:
     """A scheduler with three models: `a` and `b` do not fit together, `big` fits nowhere."""
 
-    def __init__(self, **profile: bool) -> None:
+    def __init__(self) -> None:
         sizes = {"a": 60, "b": 60, "big": 120}
-        profiles = [Profile(name, Footprint(size * MIB, 40 * MIB), **profile) for name, size in sizes.items()]
+        profiles = [Profile(name, Footprint(size * MIB, 40 * MIB)) for name, size in sizes.items()]
         self.scheduler = Scheduler(profiles, Limits({"cpu": 100 * MIB}, 900 * MIB))
         self.now = 1000.0
         self.requests = 0

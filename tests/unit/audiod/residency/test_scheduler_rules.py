@@ -231,6 +231,18 @@ def test_whisper_cpp_1803_a_short_clip_behind_a_long_file_waits_for_one_segment_
     assert world.done[file] - world.came[file] == pytest.approx(600.0 + size), "and the file loses nothing"
 
 
+def test_a_clip_is_not_stuck_behind_files_that_have_waited_long_enough_to_be_first() -> None:
+    world = World(profile("m"), limits=limits())
+    ready(world, "m")
+    world.ask("m", 900.0)
+    second = world.ask("m", 900.0)
+    world.run(until=world.now + 120.0)
+    clip = world.ask("m", 3.0)
+    world.run(until=world.now + 10.0)
+    assert world.wait_s(clip) <= SEGMENT_S
+    assert second not in world.granted
+
+
 def test_a_long_file_gets_half_of_the_time_however_many_short_clips_come() -> None:
     world = World(profile("m"), limits=limits())
     ready(world, "m")
@@ -387,6 +399,20 @@ def test_memory_may_shrink_while_a_load_is_under_way_and_the_model_still_comes_u
     world.others_bytes = 900 * MIB
     world.run()
     assert request in world.done
+
+
+def test_a_device_that_is_nearly_full_is_reported_once_until_there_is_room_again() -> None:
+    world = World(profile("large", 3900, keep_alive_s=10.0), profile("small", 500), limits=limits())
+    for _ in range(2):
+        ready(world, "small")
+        assert not [said for said in world.said if isinstance(said, Report)]
+        for _ in range(3):
+            world.ask("large")
+            world.run()
+        (said,) = [said for said in world.said if isinstance(said, Report)]
+        assert (said.kind, said.message) == ("memory", "models hold 3900 of the 4096 MiB that they may on cuda:0")
+        world.said.clear()
+        world.run(until=world.now + 60.0)
 
 
 def use(world: World, rest_mib: int, times: int) -> list[str]:
