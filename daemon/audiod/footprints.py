@@ -144,7 +144,7 @@ class _Version(msgspec.Struct, frozen=True):
 
 def _is_sane(footprint: Footprint) -> bool:
     sizes = (footprint.ready_bytes, footprint.parked_bytes, *footprint.peaks.values())
-    times = (footprint.load_s, footprint.service_s, footprint.unit_s)
+    times = (footprint.start_s, footprint.load_s, footprint.service_s, footprint.unit_s)
     return (
         all(0 <= size <= _MOST_BYTES for size in sizes)
         and all(math.isfinite(time) and 0 <= time <= _MOST_S for time in times)

@@ -166,6 +166,8 @@ class Needs(msgspec.Struct, frozen=True):
     """Of host memory."""
     work_bytes: int = 0
     """On the device beyond `ready_bytes`, for the most demanding request so far."""
+    start_s: float = 0.0
+    """From unloaded to parked, the last time; 0 while not known."""
     load_s: float = 0.0
     """From parked to ready, the last time; 0 while not known."""
     service_s: float = 0.0

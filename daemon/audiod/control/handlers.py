@@ -242,6 +242,7 @@ class Control:
                 footprint.ready_bytes,
                 footprint.parked_bytes,
                 max(footprint.peaks.values(), default=0),
+                footprint.start_s,
                 footprint.load_s,
                 footprint.service_s,
             ),

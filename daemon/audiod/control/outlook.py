@@ -6,12 +6,12 @@ Asks residency's own rules, on a copy of the one state that a request would chan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from audiod.residency import budget
 from audiod.residency.events import HOST
-from audiod.residency.machine import Chapter, ModelState
+from audiod.residency.machine import ModelState
 from audiod.residency.placement import Placement
 from audiod.residency.scheduler import Scheduler
 from audiod.units import ByteSize, Duration
@@ -53,9 +53,7 @@ def outlook(scheduler: Scheduler, model: str, now: float) -> Outlook:
         found.hint = f"audioctl load {model}"
     found.steps += _on_its_way(state, now)
     if state.state in (S.UNLOADED, S.FAILED, S.STOPPING) or state.target is S.UNLOADED:
-        start_s = last_time(state.story, S.STARTING, S.PARKED)
-        found.steps.append("its zygote must be started" + _took(start_s))
-        found.estimate_s += start_s or 0.0
+        found.steps.append("its zygote must be started" + _took(state.footprint.start_s))
         _room(found, scheduler, state, HOST, state.footprint.parked_bytes, now)
     if state.state is not S.LOADING:
         found.steps.append(f"it must be loaded to {state.profile.device}" + _took(state.footprint.load_s))
@@ -63,16 +61,6 @@ def outlook(scheduler: Scheduler, model: str, now: float) -> Outlook:
     if not found.hint and found.estimate_s is not None and state.state in (S.UNLOADED, S.PARKED):
         found.hint = f"audioctl load {model}"
     return found
-
-
-def last_time(story: Iterable[Chapter], entered: S, left_for: S) -> float:
-    """Seconds that the latest stay in state `entered` took which ended in `left_for`; 0 where there was none."""
-    since, took_s = math.nan, 0.0
-    for chapter in story:
-        if chapter.previous is entered and chapter.state is left_for and not math.isnan(since):
-            took_s = chapter.at - since
-        since = chapter.at if chapter.state is entered else math.nan
-    return took_s
 
 
 def _ready(state: ModelState) -> str:
@@ -86,7 +74,7 @@ def _on_its_way(state: ModelState, now: float) -> Iterator[str]:
     """What is already under way."""
     since = _time(now - state.since)
     if state.state is S.STARTING:
-        yield f"its zygote is being started, for {since} so far{_took(last_time(state.story, S.STARTING, S.PARKED))}"
+        yield f"its zygote is being started, for {since} so far{_took(state.footprint.start_s)}"
     elif state.state is S.LOADING:
         yield f"it is being loaded, for {since} so far{_took(state.footprint.load_s)}"
     elif state.state in (S.PARKING, S.STOPPING):

@@ -59,9 +59,10 @@ class Limits:
 
     `devices`: bytes that workers may hold on each. `reserve_bytes`: what always stays free of a device's memory, as far
     as other programs leave it. `host_bytes`: what zygotes may hold. `max_switch_wait_s`: how long others may wait while
-    a busy model keeps the device. `batch_patience_s`: how much later than it came a batch request counts as come.
-    `crash_limit`: unasked deaths without a success between them before a model counts as failed. `backoff_s` doubles
-    with every failure in a row, up to `backoff_cap_s`. `recycle`: whether a model that grows is begun anew when idle.
+    a busy model keeps the device; twice as long where requests that came before theirs wait for that one.
+    `batch_patience_s`: how much later than it came a batch request counts as come. `crash_limit`: unasked deaths
+    without a success between them before a model counts as failed. `backoff_s` doubles with every failure in a row, up
+    to `backoff_cap_s`. `recycle`: whether a model that grows is begun anew when idle.
     """
 
     devices: Mapping[str, int]

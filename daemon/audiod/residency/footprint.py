@@ -28,6 +28,8 @@ class Footprint(msgspec.Struct):
     """What its worker holds on the device when it has loaded."""
     parked_bytes: int
     """What its zygote holds of the host's memory."""
+    start_s: float = 0.0
+    """From unloaded to parked, the last time; 0 while not known."""
     load_s: float = 0.0
     """From parked to ready, the last time; 0 while not known."""
     service_s: float = 0.0

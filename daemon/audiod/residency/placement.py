@@ -94,7 +94,7 @@ class Placement:
         victims = tuple(self.models[candidate.model] for candidate in chosen)
         busy = [victim for victim in victims if not victim.idle]
         if busy:
-            turn = max(turn_ends(wanting.rank, victim.since, self.limits) for victim in busy)
+            turn = max(self._turn_ends(victim, wanting) for victim in busy)
             if now < turn:
                 return Room(wake_at=turn)
         return Room(victims=victims)
@@ -115,6 +115,11 @@ class Placement:
         chosen = choose_victims(idle, min(over, sum(candidate.frees_bytes for candidate in idle)))
         return [self.models[candidate.model] for candidate in chosen or ()]
 
+    def _turn_ends(self, victim: ModelState, wanting: ModelState) -> float:
+        head = victim.queue.head
+        owes = head is not None and head.rank < wanting.rank
+        return turn_ends(wanting.rank, victim.since, owes, self.limits)
+
     def _may_leave(self, state: ModelState) -> bool:
         return state.idle and not state.profile.pinned and state.target is None
 
@@ -128,7 +133,8 @@ class Placement:
 
     def _candidate(self, state: ModelState, resource: str) -> Candidate:
         frees = budget.holds(state, resource)
-        return Candidate(state.model, frees, not state.idle, state.idle_since, state.footprint.load_s)
+        back_s = state.footprint.load_s + (state.footprint.start_s if resource == HOST else 0.0)
+        return Candidate(state.model, frees, not state.idle, state.idle_since, back_s)
 
     def _immovable(self, other: ModelState, resource: str) -> int:
         """Bytes that nothing but unpinning `other` would free."""

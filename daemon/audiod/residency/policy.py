@@ -37,12 +37,13 @@ def rank(came_at: float, demand: Demand, work_s: float, limits: Limits) -> float
     return came_at + patience_s
 
 
-def turn_ends(wanted_at: float, ready_at: float, limits: Limits) -> float:
+def turn_ends(wanted_at: float, ready_at: float, owes: bool, limits: Limits) -> float:
     """When a model that is at work since `ready_at` has to make room for one that is wanted since `wanted_at`.
 
-    Until then it serves on, so that requests of one model are done together between two switches.
+    Until then it serves on, so that requests of one model are done together between two switches. `owes`: somebody who
+    ranks before the other's first still waits for it; for as long again, switching would only be to switch back.
     """
-    return max(wanted_at, ready_at) + limits.max_switch_wait_s
+    return max(wanted_at, ready_at) + limits.max_switch_wait_s * (2 if owes else 1)
 
 
 def interrupts(size: float, running_size: float) -> bool:

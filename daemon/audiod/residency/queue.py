@@ -29,6 +29,7 @@ class Queue:
     def __init__(self) -> None:
         self._order: list[tuple[float, int]] = []
         self._waiters: dict[int, Waiter] = {}
+        self._sizes: list[float] = []  # those that are known, the smallest first
 
     def __len__(self) -> int:
         return len(self._order)
@@ -48,14 +49,23 @@ class Queue:
         """When the one that waits for longest came; that need not be the head."""
         return next(iter(self._waiters.values())).came_at if self._waiters else None
 
+    @property
+    def smallest(self) -> float:
+        """The smallest size that is known of a request here; 0 where none is."""
+        return self._sizes[0] if self._sizes else 0.0
+
     def add(self, waiter: Waiter) -> None:
         insort(self._order, (waiter.rank, waiter.request))
+        if waiter.demand.size > 0:
+            insort(self._sizes, waiter.demand.size)
         self._waiters[waiter.request] = waiter
 
     def remove(self, request: int) -> Waiter:
         """Raises KeyError where `request` does not wait here."""
         waiter = self._waiters.pop(request)
         del self._order[bisect_left(self._order, (waiter.rank, request))]
+        if waiter.demand.size > 0:
+            del self._sizes[bisect_left(self._sizes, waiter.demand.size)]
         return waiter
 
     def ahead_of(self, waiter: Waiter) -> int:

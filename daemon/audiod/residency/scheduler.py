@@ -43,7 +43,7 @@ from audiod.residency.events import (
     ZygoteStopped,
 )
 from audiod.residency.lifecycle import Lifecycle
-from audiod.residency.machine import ModelState
+from audiod.residency.machine import HAS_ZYGOTE, ModelState
 from audiod.residency.placement import Placement
 from audiod.residency.queue import Waiter
 from audiod.residency.serving import Serving
@@ -60,9 +60,6 @@ from audioproto.types import Residency as S
 
 _UNKNOWN_LOAD_S = 5.0
 """Assumed load time for Retry-After before a model has ever been loaded."""
-
-_FRESH_S = 1.0
-"""What a device was measured to hold longer ago is measured again before anybody is evicted or refused for it."""
 
 
 def _no_such_model(model: str) -> ModelNotFound:
@@ -107,6 +104,8 @@ class Scheduler:
         wait_s = work_s / state.profile.concurrency
         if state.state is not S.READY:
             wait_s += state.footprint.load_s or _UNKNOWN_LOAD_S
+            if state.state not in HAS_ZYGOTE or state.state is S.STARTING:
+                wait_s += state.footprint.start_s
             neighbours = [m for m in self.models.values() if m is not state and m.device == state.device and m.leases]
             work_of_others_s = max((m.footprint.service_s * (len(m.queue) + 1) for m in neighbours), default=0.0)
             wait_s += min(self.limits.max_switch_wait_s, work_of_others_s)
@@ -160,6 +159,7 @@ class Scheduler:
                 state = self.models[model]
                 if state.state is S.STARTING:
                     state.footprint.parked_bytes = host_bytes or state.footprint.parked_bytes
+                    state.footprint.start_s = self._step.now - state.since
                     state.idle_since = self._step.now
                     self._step.move(state, S.PARKED, "zygote started")
             case WorkerLoaded(model, device_bytes):

@@ -110,6 +110,8 @@ class Serving:
 
     def _first_shorter(self, state: ModelState, lease: Lease) -> Waiter | None:
         """The first who need not wait for the end of the lease's job, wherever in the queue."""
+        if not policy.interrupts(state.queue.smallest, lease.size):  # nobody; said without asking each of thousands
+            return None
         waiters = (waiter for waiter in state.queue if policy.interrupts(waiter.demand.size, lease.size))
         return next(waiters, None)
 

@@ -136,6 +136,7 @@ def test_a_file_that_may_not_be_read_is_a_damaged_file(tmp_path: Path, caplog: p
         {"ready_bytes": -1},
         {"parked_bytes": 2**40 + 1},
         {"load_s": -0.1},
+        {"start_s": -0.1},
         {"service_s": math.inf},
         {"unit_s": math.nan},
         {"peaks": {3: -5}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from audiod.control.outlook import Outlook, last_time, outlook
+from audiod.control.outlook import Outlook, outlook
 from audiod.residency.events import (
     DeviceMeasured,
     DrainAsked,
@@ -76,7 +76,7 @@ def test_it_knows_how_long_the_steps_took_before() -> None:
     told = host.told("a")
     assert told.steps[0] == "it must be loaded to cpu (the last time that took 3.0s)"
     assert told.estimate_s == 3.0
-    assert last_time(host.scheduler.models["a"].story, Residency.STARTING, Residency.PARKED) == 8.0
+    assert host.scheduler.models["a"].footprint.start_s == 8.0
 
 
 def test_a_ready_model_serves_at_once_until_it_is_busy() -> None:

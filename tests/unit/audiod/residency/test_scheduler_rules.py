@@ -273,7 +273,7 @@ def test_a_paused_file_does_not_keep_its_model_from_making_room() -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_a_model_that_is_waited_for_gets_its_turn_within_the_bound(seed: int) -> None:
     """Two models, room for one, requests without end: the first waits for a switch that had begun, for the other's
-    turn and its last service, and for its own switch."""
+    turn, which lasts twice as long where its requests came before, for its last service, and for its own switch."""
     rng = random.Random(seed)
     wait_s = rng.choice([5.0, 20.0])
     world = World(profile("a"), profile("b"), limits=limits(max_switch_wait_s=wait_s))
@@ -290,8 +290,33 @@ def test_a_model_that_is_waited_for_gets_its_turn_within_the_bound(seed: int) ->
             if model in came and world.model(model).state is S.READY:
                 worst_s = max(worst_s, world.model(model).since - came.pop(model))
     patience_s = longest_s
-    assert worst_s <= START_S + 2 * (STOP_S + LOAD_S) + wait_s + patience_s + longest_s
+    assert worst_s <= START_S + 2 * (STOP_S + LOAD_S) + 2 * wait_s + patience_s + longest_s
     assert worst_s > 0
+
+
+def test_a_turn_is_not_ended_for_one_that_came_after_all_who_still_wait() -> None:
+    """Switching for it would only be to switch back for them."""
+    world = World(profile("a"), profile("b"), limits=limits(max_switch_wait_s=5.0))
+    ready(world, "b")
+    ready(world, "a")
+    before = [world.ask("a", 3.0) for _ in range(4)]
+    world.run(until=world.now + 1.0)
+    after = world.ask("b", 1.0)
+    world.run()
+    assert max(world.done[request] for request in before) < world.done[after]
+    assert world.model("a").loads == 1
+
+
+def test_a_turn_ends_at_twice_the_limit_whoever_came_before() -> None:
+    world = World(profile("a"), profile("b"), limits=limits(max_switch_wait_s=5.0))
+    ready(world, "b")
+    ready(world, "a")
+    before = [world.ask("a", 3.0) for _ in range(20)]
+    world.run(until=world.now + 1.0)
+    after = world.ask("b", 1.0)
+    world.run()
+    assert world.done[after] - world.came[after] < 2 * 5.0 + 3.0 + 3.0 + STOP_S + LOAD_S + 1.0
+    assert max(world.done[request] for request in before) > world.done[after]
 
 
 def test_what_loads_slowly_is_evicted_after_what_loads_quickly() -> None:
