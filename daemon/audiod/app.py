@@ -127,6 +127,8 @@ class Daemon:
             services.stopping = True
             self._notifier.stopping()
             logger.info("stopping: what runs is finished first, %d requests", services.running)
+            for websocket in list(services.sockets):
+                websocket.end()
 
     def stop(self) -> None:
         """Finish what runs and end. Asked a second time: end without finishing it."""

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from audiod.api import bodies, errors, health, metrics, models, speech, transcriptions
+from audiod.api.answers import EventStream
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
 from audioproto.errors import AudiodError
@@ -89,10 +90,14 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         logger.exception("unexpected error in %s %s", request.method, request.path)
         failure = AudiodError("internal error; the log has the details under this request's id")
     request.app[SERVICES].metrics.observe_error(failure.code)
-    if BEGUN in request:
-        logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
-        return _cut_off(request)
-    return errors.response(failure)
+    if BEGUN not in request:
+        return errors.response(failure)
+    logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
+    answer = request[BEGUN]
+    if isinstance(answer, EventStream):
+        await answer.fail(failure)
+        return answer
+    return _cut_off(request)
 
 
 def _cut_off(request: web.Request) -> web.StreamResponse:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
+from audiod.api.answers import json_answer
 from audiod.api.services import SERVICES
 from audiod.models.library import Library
 from audioproto.errors import ModelNotFound
 from audioproto.types import Task
-
-
-def _json(body: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 def _describe(library: Library, name: str) -> dict[str, object]:
@@ -33,7 +29,7 @@ def _describe(library: Library, name: str) -> dict[str, object]:
 async def list_models(request: web.Request) -> web.Response:
     """Every model that can be used now, and every alias that leads to one."""
     library = request.app[SERVICES].library
-    return _json({"object": "list", "data": [_describe(library, name) for name in library.usable_names()]})
+    return json_answer({"object": "list", "data": [_describe(library, name) for name in library.usable_names()]})
 
 
 async def get_model(request: web.Request) -> web.Response:
@@ -44,7 +40,7 @@ async def get_model(request: web.Request) -> web.Response:
         raise ModelNotFound(
             f"there is no model {name!r}, or it is not installed", hint="audioctl models", param="model"
         )
-    return _json(_describe(library, name))
+    return json_answer(_describe(library, name))
 
 
 async def list_voices(request: web.Request) -> web.Response:
@@ -56,4 +52,4 @@ async def list_voices(request: web.Request) -> web.Response:
         for entry in library.usable(Task.SPEAK)
         for voice in entry.voices
     ]
-    return _json({"voices": voices})
+    return json_answer({"voices": voices})

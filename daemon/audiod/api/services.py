@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -14,6 +15,9 @@ from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.models.library import Library
 from audiod.residency.manager import ResidencyManager
+
+if TYPE_CHECKING:
+    from audiod.api.sockets import Socket
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -41,7 +45,9 @@ class Services:
     stopping: bool = False
     """No connection is accepted any more; what has been accepted is finished."""
     running: int = 0
-    """HTTP requests being answered."""
+    """HTTP requests being answered, WebSockets among them."""
+    sockets: set[Socket] = field(default_factory=set)
+    """Open WebSockets."""
 
     def readiness(self) -> Readiness:
         """Whether new work is welcome. A preload that failed is made good by loading the model later."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +17,9 @@ import msgspec
 from aiohttp import web
 
 from audiod.api import bodies
+from audiod.api.answers import Streamed
 from audiod.api.demand import Value, Wishes, at_work, read_wishes, with_second_try
-from audiod.api.services import BEGUN, MODEL, SERVICES, STAGE, STARTED
+from audiod.api.services import MODEL, SERVICES, STAGE
 from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import AudiodError, BadRequest, UnspeakableText
@@ -105,16 +105,16 @@ async def speak(request: web.Request) -> web.StreamResponse:
 
 async def _speak(request: web.Request, speech: Speech) -> web.StreamResponse:
     """Let the model speak into a spool, and send from there as fast as the client takes it."""
-    response = web.StreamResponse(headers={"Content-Type": speech.format.content_type})
+    answer = Streamed(request, speech.format.content_type)
     with request.app[SERVICES].audio_memory.hold() as held:
         spool = Spool(held)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
-                await _send(spool, request, response)
+                await _send(spool, answer)
         except ExceptionGroup as group:  # where both ends failed, the first to say so was the cause
             raise group.exceptions[0] from None
-    return response
+    return answer
 
 
 async def _fill(spool: Spool, request: web.Request, speech: Speech) -> None:
@@ -150,19 +150,8 @@ async def _encode(spool: Spool, request: web.Request, speech: Speech) -> None:
         await spool.put(await encoder.finish())
 
 
-async def _send(spool: Spool, request: web.Request, response: web.StreamResponse) -> None:
+async def _send(spool: Spool, answer: Streamed) -> None:
     """The answer begins with the first piece, so that errors before it have their own status."""
-    services = request.app[SERVICES]
-    longest_s = bodies.seconds(services.config.server.answer_stall)
-    try:
-        while piece := await spool.read():
-            if not response.prepared:
-                request[BEGUN] = response
-                await response.prepare(request)
-                services.metrics.observe_first_byte(request[MODEL], time.monotonic() - request[STARTED])
-            async with asyncio.timeout(longest_s):
-                await response.write(piece)
-        async with asyncio.timeout(longest_s):
-            await response.write_eof()
-    except TimeoutError as error:
-        raise ConnectionAbortedError(f"its client took nothing of the answer for {longest_s:g} s") from error
+    while piece := await spool.read():
+        await answer.put(piece)
+    await answer.finish()
