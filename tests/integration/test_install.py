@@ -106,7 +106,7 @@ class Host:
     def __init__(self, root: Path, server: Server) -> None:
         self.root = root
         self.server = server
-        self.places = Places(root / "locks", root / "runtimes", root / "models", server.url + "/hub")
+        self.places = Places(root / "locks", root / "runtimes", root / "models", (server.url + "/hub",))
         self.catalogue_dir = root / "models.d"
         for directory in (self.places.locks_dir, self.catalogue_dir):
             directory.mkdir()
