@@ -5,6 +5,7 @@ Reads and checks; starts nothing. Every key is shown, with its default, in etc/a
 
 from __future__ import annotations
 
+import functools
 import os
 import tomllib
 from collections.abc import Mapping
@@ -223,8 +224,12 @@ _NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY"}
 _API_KEYS_CREDENTIAL = "api-keys"
 
 
+@functools.cache
 def share_dir() -> Path:
-    """Where etc/ and packaging/locks/ are: inside the installed package, or the top of a checkout."""
+    """Where etc/ and packaging/locks/ are: inside the installed package, or the top of a checkout.
+
+    Looks once, when the daemon starts, so that the event loop may ask.
+    """
     packaged = Path(__file__).parent / "share"
     return packaged if packaged.is_dir() else Path(__file__).parents[2]
 
