@@ -214,7 +214,7 @@ def test_runtimes_that_do_not_work_or_are_out_of_date_fail(tmp_path: Path, state
     assert found.status == 1
     assert found.bad() >= {"runtime hibari", "runtime kokoro"}
     assert "No module named 'hibari'" in found.of("runtime hibari")["found"]
-    assert found.of("runtime kokoro")["fix"] == "audioctl models pull kokoro-82m"
+    assert found.of("runtime kokoro")["fix"] == "audioctl runtime install kokoro"
     assert str(older) in found.of("runtime kokoro")["found"]
     assert found.verdict("runtime faster-whisper") == "warn", "not built, though an embedded model needs it"
 
@@ -391,7 +391,7 @@ def test_mirrors_that_do_not_answer_are_found_with_their_own_clients(tmp_path: P
                 "npm_config_registry": "http://user:secret@127.0.0.1:9/",
             }
 
-    daemon = Cut(tmp_path, state_dir, '[mirrors]\nhub = "http://127.0.0.1:9"\n')
+    daemon = Cut(tmp_path, state_dir, '[mirrors]\nhub = "http://127.0.0.1:9"\nmodelscope = []\n')
     daemon.start()
     try:
         ended = doctor(daemon, "--json", "--network")

@@ -168,7 +168,7 @@ def test_mirrors_are_asked_once_a_minute_however_many_want_to_know(
     monkeypatch.setenv("PIP_INDEX_URL", f"{mirror}/simple")
     monkeypatch.setenv("npm_config_registry", f"{mirror}/")
     answers: list[dict[str, Any]] = []
-    with running(tmp_path, state_dir, f'[mirrors]\nhub = "{mirror}"\n') as daemon:
+    with running(tmp_path, state_dir, f'[mirrors]\nhub = "{mirror}"\nmodelscope = []\n') as daemon:
         asking = [threading.Thread(target=lambda: answers.append(health(daemon, "?mirrors=1"))) for _ in range(3)]
         for thread in asking:
             thread.start()

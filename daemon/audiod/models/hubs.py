@@ -128,7 +128,13 @@ class _Hub:
             self._progress(f"downloading {path} ({number} of {len(wanted)}{size})")
             self._download(url(self._base, self._source, path), partial[path], remote, pace)
             try:
-                _verify(partial[path], path, remote, self._source.files[path], url(self._base, self._source, path))
+                _verify(
+                    partial[path],
+                    path,
+                    remote,
+                    self._source.files[path],
+                    without_password(url(self._base, self._source, path)),
+                )
             except InstallFailed:
                 # These bytes are no start for another attempt.
                 partial[path].unlink()
@@ -207,15 +213,15 @@ class _Hub:
     def _pause_s(self, url: str, error: urllib.error.HTTPError, pause_s: float | None) -> float:
         """How long to wait after that answer. Raises InstallFailed where waiting is in vain."""
         if error.code in (401, 403):
-            said = f"{url}: HTTP {error.code}: private, or its terms were not accepted"
+            said = f"{without_password(url)}: HTTP {error.code}: private, or its terms were not accepted"
             raise _Refused(said, hint=f"accept its terms on the hub, and set {_TOKEN} to a token of your account")
         if error.code < 500 and error.code != 429:
-            raise _Refused(f"{url}: HTTP {error.code}")
+            raise _Refused(f"{without_password(url)}: HTTP {error.code}")
         asked = error.headers.get("Retry-After", "")
         if asked.isdecimal() and pause_s is not None:
             pause_s = float(asked)
             if pause_s > _LONGEST_PAUSE_S:
-                raise _Refused(f"{url}: HTTP {error.code}, try again in {asked} s")
+                raise _Refused(f"{without_password(url)}: HTTP {error.code}, try again in {asked} s")
             self._progress(f"the hub asks for a pause of {asked} s (HTTP {error.code})")
             return pause_s
         return self._next_pause(url, error, pause_s)
@@ -225,7 +231,9 @@ class _Hub:
             reason = getattr(error, "reason", None) or error
             said = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else str(reason)
             key = "mirrors.modelscope" if self._scope else "mirrors.hub"
-            raise InstallFailed(f"{url}: {said}", hint=f"name a mirror as {key} in audiod.toml") from error
+            raise InstallFailed(
+                f"{without_password(url)}: {said}", hint=f"name a mirror as {key} in audiod.toml"
+            ) from error
         return pause_s
 
     def _download_rest(self, url: str, partial: Path, start: int, remote: Remote, pace: Pace) -> None:
@@ -236,7 +244,7 @@ class _Hub:
             begin = start if resumed else 0
             wanted = int(answer.headers.get("Content-Length", "0"))
             if remote.size_bytes and wanted and begin + wanted != remote.size_bytes:
-                raise _Refused(f"{url} has {begin + wanted} bytes, not {remote.size_bytes}")
+                raise _Refused(f"{without_password(url)} has {begin + wanted} bytes, not {remote.size_bytes}")
             if not pace.total_bytes:
                 pace.total_bytes = others_bytes + begin + wanted
             done = begin

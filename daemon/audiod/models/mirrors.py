@@ -35,7 +35,7 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
     """One place. `detail` says what answered, or why nothing did; `fix` is what to type then."""
 
     name: str
-    """`pip`, `npm` or `hub`."""
+    """`pip`, `npm`, `hub` or `modelscope`."""
     reachable: bool
     detail: str
     took_s: float
@@ -94,8 +94,8 @@ def ask_hub(base: str, source: HubSource | ModelScopeSource) -> Mirror:
     """A hub, or its mirror, by the first file that a model needs; only its head is asked for."""
     shown = pip.without_password(base)
     url = hubs.url(base, source, next(iter(source.files)))
-    key = "mirrors.modelscope" if isinstance(source, ModelScopeSource) else "mirrors.hub"
-    fix = f"set {key} in audiod.toml to one that can be reached, then audioctl reload"
+    name = "modelscope" if isinstance(source, ModelScopeSource) else "hub"
+    fix = f"set mirrors.{name} in audiod.toml to one that can be reached, then audioctl reload"
     started = time.monotonic()
     failed = ""
     try:
@@ -110,7 +110,7 @@ def ask_hub(base: str, source: HubSource | ModelScopeSource) -> Mirror:
     except http.client.HTTPException as error:  # its text may hold what stands before an @
         failed = f"what answers there is no web server ({type(error).__name__})"
     return Mirror(
-        "hub", not failed, f"{shown}: {failed}" if failed else shown, time.monotonic() - started, failed and fix
+        name, not failed, f"{shown}: {failed}" if failed else shown, time.monotonic() - started, failed and fix
     )
 
 
