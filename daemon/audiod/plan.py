@@ -134,7 +134,7 @@ def _profile(entry: ModelEntry, config: Config, device: str, learnt: Footprint |
 
 
 def _fingerprint(entry: ModelEntry, config: Config) -> str:
-    lock = lockfile.read(config.places.locks_dir, entry.runtime)
+    lock = lockfile.read(config.places.locks_dir, f"runtime-{entry.runtime}")
     return fingerprint(entry, lock.digest if lock else "", _threads(entry, config))
 
 

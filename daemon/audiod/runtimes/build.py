@@ -27,7 +27,7 @@ from audiod import durable
 from audiod.runtimes import lockfile, pip, torch_builds
 from audiod.runtimes.lockfile import LockFile
 from audiod.runtimes.pip import Progress
-from audiod.runtimes.torch_builds import Choice
+from audiod.runtimes.torch_builds import Choice, Host
 from audiod.units import ByteSize
 from audioproto.errors import InstallFailed, InUse, NotFound
 
@@ -111,7 +111,9 @@ def fitting(lock: LockFile, settings: Settings) -> Choice | None:
         return None
     locks = {tag: lockfile.read(lock.path.parent, f"torch-{tag}") for tag in lock.torch}
     offered = {tag: found.only for tag, found in locks.items() if found}
-    return torch_builds.choose(torch_builds.look(settings.device), offered, settings.torch)
+    # A driver that does not work must not stop an operator who has decided.
+    host = torch_builds.look(settings.device) if settings.torch == "auto" else Host()
+    return torch_builds.choose(host, offered, settings.torch)
 
 
 def build(
