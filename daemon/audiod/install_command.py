@@ -42,6 +42,8 @@ def run(
         say(f"installed: {', '.join(entry.id for entry in entries) or 'nothing was asked for'}")
         return
     failed = _install_all(lacking, places, say)
+    if failed and len(entries) == 1:
+        raise next(iter(failed.values()))
     for line in _table(entries, places):
         say(line)
     if failed:
@@ -72,7 +74,7 @@ def _install_all(entries: Sequence[ModelEntry], places: Places, say: Progress) -
             install.install(entry, places, progress)
         except (AudiodError, OSError) as error:
             failed = error if isinstance(error, AudiodError) else InstallFailed(f"{entry.id}: {error}")
-            for line in failed.message.splitlines():
+            for line in failed.message.splitlines() if len(entries) > 1 else ():
                 progress(line)
             return failed
         progress("installed")

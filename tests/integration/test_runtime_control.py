@@ -14,8 +14,9 @@ import pytest
 from audiod import durable
 from audiod.config import Config
 from audiod.runtimes import build
-from audioproto.errors import BadRequest, InUse, ModelNotInstalled, NotFound
-from daemons import TOP, Daemon, running
+from audioproto.errors import BadRequest, InstallFailed, InUse, ModelNotInstalled, NotFound
+from daemons import TOP, Daemon
+from model_hub import COMMIT, Hub, sha256
 
 LOCKS = Config().places.locks_dir
 
@@ -44,17 +45,39 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Path
     return own
 
 
+WEIGHTS = bytes(range(256)) * 100
+
+
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Iterator[Daemon]:
-    with running(tmp_path_factory.mktemp("daemon"), own_state) as started:
-        yield started
+def hub() -> Iterator[Hub]:
+    with Hub({"owner/name": {"model.bin": WEIGHTS}}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, own_state: Path, hub: Hub) -> Iterator[Daemon]:
+    """One whose catalogue has a model of the hub, too."""
+    settings = f'[mirrors]\nhub = ["http://127.0.0.1:9", "{hub.url}"]\n'
+    daemon = Daemon(tmp_path_factory.mktemp("daemon"), own_state, settings)
+    (daemon.directory / "models.d/remote.toml").write_text(
+        'id = "remote"\nengine = "hibari"\nruntime = "hibari"\ntask = "speak"\n'
+        '[[weights]]\nname = "weights"\ndisk_bytes = "25kB"\n'
+        f'[[weights.sources]]\nkind = "hub"\nrepo = "owner/name"\nrevision = "{COMMIT}"\n'
+        f'files."model.bin" = "{sha256(WEIGHTS)}"\n'
+    )
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+        daemon.check_log()
 
 
 def test_the_list_tells_who_needs_a_runtime_and_how_to_get_it(daemon: Daemon) -> None:
     listed = json.loads(daemon.ctl("runtime", "--json").stdout)["runtimes"]
     by_name = {runtime["runtime"]: runtime for runtime in listed}
     assert by_name["hibari"]["installed"]
-    assert by_name["hibari"]["models"] == ["hibari"]
+    assert by_name["hibari"]["models"] == ["hibari", "remote"]
     assert by_name["hibari"]["disk_bytes"] > 10_000_000
     assert not by_name["faster-whisper"]["installed"]
     assert by_name["faster-whisper"]["download_bytes"] > 10_000_000
@@ -92,6 +115,30 @@ def test_files_are_found_verified_and_removed(daemon: Daemon, own_state: Path) -
     assert removed.stdout.splitlines()[-1] == "kokoro-82m is removed"
     assert not (own_state / "models/kokoro-82m").exists()
     assert daemon.ctl("models", "path", "kokoro-82m").returncode == ModelNotInstalled.exit_status
+
+
+def test_a_model_is_pulled_from_the_mirror_that_answers_and_its_damage_is_found(
+    daemon: Daemon, hub: Hub, own_state: Path
+) -> None:
+    hub.served["model.bin"] = WEIGHTS[:-1] + b"?"
+    spoilt = daemon.ctl("models", "pull", "remote")
+    assert spoilt.returncode == InstallFailed.exit_status
+    assert "is not the file that is pinned" in spoilt.stderr
+    hub.served.clear()
+    pulled = daemon.ctl("models", "pull", "remote", "--json")
+    assert pulled.returncode == 0, pulled.stderr
+    lines = [json.loads(line) for line in pulled.stdout.splitlines()]
+    assert lines[-1] == {"model": "remote", "message": "remote is installed", "done": True}
+    said = "\n".join(line["message"] for line in lines)
+    assert "not from http://127.0.0.1:9: " in said
+    assert f"files came from {hub.url}" in said
+    assert daemon.ctl("models", "verify", "remote").stdout.splitlines()[-1] == "remote is as it should be"
+    file = own_state / "models/remote/model.bin"
+    file.write_bytes(WEIGHTS[:-1] + b"?")
+    damaged = daemon.ctl("models", "verify", "remote")
+    assert damaged.returncode == InstallFailed.exit_status
+    assert "try: audioctl models remove remote && audioctl models pull remote" in damaged.stderr
+    assert daemon.ctl("models", "remove", "remote").returncode == 0
 
 
 def test_an_unknown_name_is_refused_and_never_becomes_an_option(daemon: Daemon) -> None:
