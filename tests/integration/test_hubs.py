@@ -156,7 +156,7 @@ def test_a_mirror_that_only_copies_files_will_do_where_hashes_are_pinned(tmp_pat
 
 def test_a_hub_that_asks_for_patience_is_given_it(tmp_path: Path, hub: Hub) -> None:
     host = Host(tmp_path, hub)
-    hub.refusals = [(429, {"Retry-After": "0"})]
+    hub.refusals = [(429, {"Retry-After": "0"})] * 3
     host.install(model())
     assert host.said("the hub asks for a pause of 0 s (HTTP 429)")
 

@@ -35,7 +35,7 @@ BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 """Silence on the connection after which it counts as broken."""
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-"""Waits before the next attempts, begun anew whenever an attempt brought bytes."""
+"""Waits before the next attempts, begun anew whenever one brought bytes; also where we ask too often (429)."""
 _UNREACHED_PAUSES_S = (1.0,)
 """The same while no byte came at all: the hub is probably blocked, and the next one need not wait for that."""
 _LONGEST_PAUSE_S = 90.0
@@ -189,7 +189,7 @@ class _Hub:
 
     def _download(self, url: str, partial: Path, remote: Remote, pace: Pace) -> None:
         """Bring `partial` up to the whole of `url`, going on from where it ends."""
-        pauses = iter(_UNREACHED_PAUSES_S)
+        pauses, patience = iter(_UNREACHED_PAUSES_S), iter(_PAUSES_S)
         if remote.size_bytes and _size(partial) > remote.size_bytes:
             partial.unlink()
         while not (remote.size_bytes and _size(partial) == remote.size_bytes):
@@ -201,7 +201,7 @@ class _Hub:
                 error.close()
                 if error.code == 416 and before:  # it ends where our bytes end: they are all there
                     return
-                pause_s = self._pause_s(url, error, next(pauses, None))
+                pause_s = self._pause_s(url, error, next(patience if error.code == 429 else pauses, None))
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and error.errno in _DISK:
                     raise
