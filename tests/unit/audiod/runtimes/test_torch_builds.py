@@ -10,6 +10,7 @@ from audiod.runtimes import lockfile
 from audiod.runtimes.torch_builds import BUILDS, CPU, TAGS, Host, choose
 from audioproto.errors import InstallFailed
 from daemons import TOP
+from gpu_hosts import GIB, GpuHost
 
 PYTHON = "cpython-311-x86_64"
 EVERY: dict[str, list[str]] = {tag: [] for tag in TAGS}
@@ -129,3 +130,18 @@ def test_every_build_is_locked_with_hashes_and_the_table_tells_its_version() -> 
         version = pinned.removeprefix("torch==").split()[0].removesuffix("+cpu")
         assert f"| {tag} | {version} |" in (module.__doc__ or "")
         assert "--hash=sha256:" in lock.path.read_text()
+
+
+def test_the_driver_says_what_gpus_there_are(gpu_host: GpuHost) -> None:
+    gpu_host.show(
+        f"gpu GPU-1 {16 * GIB} {15 * GIB} Tesla T4", f"gpu GPU-2 {4 * GIB} {3 * GIB} RTX 3050", driver="550.54"
+    )
+    found = gpu_host.run(
+        """
+        from audiod.runtimes import torch_builds
+        every = {tag: [] for tag in torch_builds.TAGS}
+        found = [torch_builds.choose(torch_builds.look(device), every).tag for device in ("auto", "cpu")]
+        tell([*found, torch_builds.numbers("cu128"), torch_builds.numbers("cpu")])
+        """
+    )
+    assert found == ["cu128", "cpu", [0, 1], []]
