@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from audiod import devices, listening, logs, plan, systemd
@@ -122,9 +123,12 @@ class Daemon:
                 control = [await asyncio.to_thread(listening.listen_unix, services.config.control)]
                 path = Path(services.config.control.socket)
                 stack.push_async_callback(asyncio.to_thread, path.unlink, missing_ok=True)
-            await stack.enter_async_context(listening.serving(control_app, control, _CONTROL_GRACE_S))
+            await stack.enter_async_context(
+                listening.serving(control_app, control, _CONTROL_GRACE_S, control_server.refuse)
+            )
             grace_s = float(services.config.server.stop_timeout)
-            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s))
+            refuse = partial(http_api.refuse, services)
+            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s, refuse))
             announce(urls)
             self._notifier.ready()
             background.start(self._preload(), "preload")

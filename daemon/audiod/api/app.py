@@ -41,8 +41,7 @@ ROUTES: list[web.RouteDef] = [
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, answer its errors, write its log line and count it."""
-    identity = f"req_{uuid.uuid4().hex}"
-    request_id.set(identity)
+    request_id.set(_new_id())
     services = request.app[SERVICES]
     services.running += 1
     started = request[STARTED] = time.monotonic()
@@ -109,6 +108,20 @@ def _cut_off(request: web.Request) -> web.StreamResponse:
 def _count_leaver(request: web.Request) -> None:
     if stage := request.get(STAGE, ""):
         request.app[SERVICES].metrics.observe_cancelled(request.get(MODEL, ""), stage)
+
+
+def refuse(services: Services, error: AudiodError) -> web.Response:
+    """The answer to what is no request at all, and so comes to no handler."""
+    request_id.set(_new_id())
+    services.metrics.observe_error(error.code)
+    logger.info("%d: %s", error.http_status, error.message)
+    response = errors.response(error)
+    response.headers["x-request-id"] = request_id.get()
+    return response
+
+
+def _new_id() -> str:
+    return f"req_{uuid.uuid4().hex}"
 
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
