@@ -4,7 +4,8 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
 
     AudiodError
      +- BadRequest            the caller's fault, will never work as sent
-     |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
+     |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, VoiceNotSpoken, ConsentNotFound, UnsupportedTask
+     |   +- StoreFull
      +- UploadTooLarge, UploadStalled
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
      +- Unauthorized, PermissionDenied, DaemonUnreachable
@@ -87,6 +88,24 @@ class UnspeakableText(BadRequest):
 
 class VoiceNotFound(BadRequest):
     code = "voice_not_found"
+
+
+class VoiceNotSpoken(BadRequest):
+    """There is such a stored voice, but the model cannot speak with it."""
+
+    code = "voice_not_spoken"
+
+
+class ConsentNotFound(BadRequest):
+    """A new voice names a consent that is not there."""
+
+    code = "consent_not_found"
+
+
+class StoreFull(BadRequest):
+    """As many voices are stored as may be, or as much."""
+
+    code = "store_full"
 
 
 class UnsupportedTask(BadRequest):

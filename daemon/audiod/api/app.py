@@ -31,6 +31,7 @@ ROUTES: list[web.RouteDef] = [
     web.get("/v1/audio/models", models.list_names),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
+    web.delete("/v1/models/{model:.+}", models.delete_model),
     web.get("/health", health.health),
     web.get("/health/live", health.live),
     web.get("/health/ready", health.ready),
