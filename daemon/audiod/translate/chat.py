@@ -26,6 +26,9 @@ _AT_A_TIME = 4
 
 _TRIES = 3
 _FIRST_PAUSE_S = 0.5
+_OURS = aiohttp.ClientTimeout(total=None, sock_connect=10)
+"""The time in all is ours to watch."""
+
 _ANSWER_BYTES = 1024 * 1024
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _REFUSING_US = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
@@ -102,7 +105,10 @@ class Translator:
                 translated.update(await self._piece(session, piece, language))
 
         try:
-            async with aiohttp.ClientSession(headers=self._headers) as session, asyncio.TaskGroup() as tasks:
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=_OURS) as session,
+                asyncio.TaskGroup() as tasks,
+            ):
                 for piece in cues.pieces(texts):
                     asked += len(piece)
                     tasks.create_task(one(session, piece), name="translate")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 
 from audioproto.errors import BadRequest
 from audioproto.languages import NAMES, code_of
@@ -26,10 +27,17 @@ _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 """What models that reason aloud write before their answer; there may be drafts of it inside."""
 
 _ANSWER_CHARACTERS = 100_000
-_TRIES = 1000
+_TRIES = 300
 """Places in an answer where JSON may begin: bounds the time for an answer that is made of brackets."""
 
-_TEXT_KEYS = ("text", "translation", "translated", "translated_text", "content")
+_ID_KEYS = ("id", "index", "number")
+_TEXT_KEYS = ("translation", "translated", "translated_text", "text", "content")
+"""Some models repeat the original beside the translation, as `text`."""
+
+_ARROW = re.compile(r"-{2,}>")
+_NO_TEXT = ("Cc", "Cs", "Cn")
+"""Unicode's categories of control characters, surrogates, and what is no character."""
+
 _LARGEST_GROWTH = 20
 """A translation longer than so many times its original, and 200 characters, is something else."""
 
@@ -108,10 +116,9 @@ def read_answer(answer: str, texts: Sequence[str]) -> dict[int, str]:
 
 
 def plain(text: str) -> str:
-    """`text` on one line, without what would end a cue, begin another or be no Unicode."""
-    whole = text.encode("utf-8", "ignore").decode()
-    visible = "".join(character for character in whole if character.isspace() or character.isprintable())
-    return " ".join(visible.replace("-->", "->").split())
+    """`text` on one line, without what would end a cue, begin another or be no character."""
+    kept = "".join(one for one in text if one.isspace() or unicodedata.category(one) not in _NO_TEXT)
+    return " ".join(_ARROW.sub("->", kept).split())
 
 
 def _values(answer: str) -> Iterator[object]:
@@ -130,41 +137,39 @@ def _values(answer: str) -> Iterator[object]:
             yield value
 
 
-def _pairs(value: object) -> Iterator[tuple[int, str]]:
+def _pairs(value: object, depth: int = 3) -> Iterator[tuple[int, str]]:
     """Numbers and texts in whatever shape a model has put them."""
-    if isinstance(value, Mapping):
-        number, text = _number(value.get("id")), _text_in(value)
-        if number is not None and text is not None:
-            yield number, text
-            return
-        for key, inner in value.items():
-            number = _number(key)
-            if number is not None and isinstance(inner, str):
-                yield number, inner
-            elif number is not None and isinstance(inner, Mapping) and (text := _text_in(inner)) is not None:
-                yield number, text
-            elif isinstance(inner, list):
-                yield from _pairs_in(inner)
-    elif isinstance(value, list):
-        yield from _pairs_in(value)
-
-
-def _pairs_in(items: Iterable[object]) -> Iterator[tuple[int, str]]:
-    for item in items:
-        match item:
-            case Mapping():
-                number, text = _number(item.get("id")), _text_in(item)
-                if number is not None and text is not None:
+    match value:
+        case Mapping() if (pair := _pair(value)) is not None:
+            yield pair
+        case Mapping():
+            for key, inner in value.items():
+                number = _number(key)
+                text = _text_in(inner) if isinstance(inner, Mapping) else inner
+                if number is not None and isinstance(text, str):
                     yield number, text
-            case [first, str() as text] if (number := _number(first)) is not None:
-                yield number, text
+                elif depth:
+                    yield from _pairs(inner, depth - 1)
+        case [first, str() as text] if (number := _number(first)) is not None:
+            yield number, text
+        case list() if depth:
+            for item in value:
+                yield from _pairs(item, depth - 1)
+
+
+def _pair(cue: Mapping[str, object]) -> tuple[int, str] | None:
+    number = next((_number(cue[key]) for key in _ID_KEYS if key in cue), None)
+    text = _text_in(cue)
+    return None if number is None or text is None else (number, text)
 
 
 def _text_in(cue: Mapping[str, object]) -> str | None:
-    for key in _TEXT_KEYS:
-        if isinstance(text := cue.get(key), str):
-            return text
-    return None
+    """Under one of the usual names, or the only text there is, as where it is named after the language."""
+    named = [text for key in _TEXT_KEYS if isinstance(text := cue.get(key), str)]
+    others = [text for key, text in cue.items() if key not in _ID_KEYS and isinstance(text, str)]
+    if named:
+        return named[0]
+    return others[0] if len(others) == 1 else None
 
 
 def _number(value: object) -> int | None:
