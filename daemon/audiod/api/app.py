@@ -14,7 +14,19 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import access, bodies, cors, errors, health, metrics, models, speech, transcriptions
+from audiod.api import (
+    access,
+    bodies,
+    cors,
+    errors,
+    health,
+    metrics,
+    models,
+    speech,
+    transcriptions,
+    translations,
+    voices,
+)
 from audiod.api.answers import EventStream
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
@@ -26,8 +38,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
+    web.post("/v1/audio/translations", translations.translate, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
-    web.get("/v1/audio/voices", models.list_voices),
+    web.get("/v1/audio/voices", voices.list_voices),
     web.get("/v1/audio/models", models.list_names),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
