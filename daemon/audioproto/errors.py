@@ -16,7 +16,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
             TranslatorUnavailable
      +- EngineFailed          the engine raised on this request
      +- TranslatorFailed      the chat endpoint refuses us, or its answers are none
-     +- InstallFailed, Interrupted
+     +- InstallFailed, StoreFailed, Interrupted
 """
 
 from __future__ import annotations
@@ -255,6 +255,14 @@ class InstallFailed(AudiodError):
     code = "install_failed"
     http_status = 500
     exit_status = 10
+
+
+class StoreFailed(AudiodError):
+    """What is kept on disk for clients could not be changed."""
+
+    code = "store_failed"
+    http_status = 507
+    exit_status = 5
 
 
 class Interrupted(AudiodError):

@@ -245,7 +245,10 @@ class _Frames:
 
 
 def _resampled(frames: _Frames, rate_hz: int, may_be_no_number: bool) -> Iterator[AudioFrame]:
-    """The frames as mono s16 at `rate_hz`. A stream may change its rate or layout on the way; the filter is made anew."""
+    """The frames as mono s16 at `rate_hz`.
+
+    A stream may change its rate or layout on the way; the filter is made anew.
+    """
     kind: tuple[int, str, str] | None = None
     filters: Filters | None = None
     try:

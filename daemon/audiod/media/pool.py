@@ -183,7 +183,8 @@ class MediaPool:
     async def decode(self, upload: Upload, rate_hz: int = PCM_RATE_IN, max_audio_s: float = math.inf) -> Pcm:
         """The upload's (first) audio as PCM, whatever its container, held as the upload is; the caller closes both.
 
-        No longer than `max_audio_s`, nor than what the pool was made for. Raises BadAudio and AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
+        Mono at `rate_hz`, no longer than `max_audio_s`, nor than what the pool was made for. Raises BadAudio and
+        AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
         """
         if upload.size == 0:
             raise BadAudio("the upload is empty", param="file")
