@@ -54,7 +54,7 @@ from audioproto.types import Residency as S
 
 OPENMETRICS = "application/openmetrics-text"
 
-MEDIA_TASKS = ("decode", "encode")
+MEDIA_TASKS = ("decode", "encode", "listen")
 MEDIA_FAILURES = ("crashed", "lost", "start_failed", "timeout")
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
