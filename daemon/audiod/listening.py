@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import ipaddress
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +36,21 @@ def listen_tcp(server: Server) -> socket.socket:
         raise ConfigInvalid(
             f"cannot listen on {server.host}:{server.port}: {error.strerror}", hint="choose another with --port"
         ) from error
+
+
+def require_keys(sockets: Sequence[socket.socket]) -> None:
+    """Raise ConfigInvalid where others than this host's own programs reach one of the `sockets`."""
+    for sock in sockets:
+        if sock.family == socket.AF_UNIX:
+            continue
+        address = ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        if not (mapped or address).is_loopback:
+            raise ConfigInvalid(
+                f"other hosts reach {address}, and there are no API keys: write some into server.api_keys_file "
+                "or AUDIOD_API_KEYS, listen on 127.0.0.1, or set server.open = true to serve everyone",
+                hint="man audiod.toml",
+            )
 
 
 def listen_unix(control: Control) -> socket.socket:
