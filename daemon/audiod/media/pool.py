@@ -152,7 +152,7 @@ class Encoder:
 
 
 class Ear:
-    """Hears live audio, from MediaPool.ear: what comes in any format is PCM at 16 kHz afterwards. One call at a time."""
+    """Hears live audio, from MediaPool.ear: whatever its format, PCM at 16 kHz comes out. One call at a time."""
 
     def __init__(self, process: MediaProcess, failed: Callable[[str], None]) -> None:
         self._process = process

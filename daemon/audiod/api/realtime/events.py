@@ -6,7 +6,7 @@ Names and keys are OpenAI's GA ones (openai-python, types/realtime). Decides not
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal, Union
+from typing import Literal, Union, get_args
 
 import msgspec
 
@@ -61,14 +61,14 @@ OF_CONVERSATIONS = frozenset(
 """Known, and of no use in a transcription session."""
 
 
-class InvalidEvent(AudiodError):
-    """A client's event that cannot be taken. `event_code` is OpenAI's word for it, `event_id` the client's own."""
+class InvalidEvent(Exception):
+    """A client's event that cannot be taken. `code` is OpenAI's word for it, `event_id` the client's own."""
 
-    http_status: ClassVar[int] = 400
-
-    def __init__(self, message: str, event_code: str, param: str = "", event_id: str | None = None) -> None:
-        super().__init__(message, param=param)
-        self.event_code = event_code
+    def __init__(self, message: str, code: str, param: str = "", event_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
         self.event_id = event_id
 
 
@@ -79,7 +79,7 @@ class _Loose(msgspec.Struct):
     event_id: object = None
 
 
-_decoder = msgspec.json.Decoder(FromClient)
+_decoder: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
 _loose_decoder = msgspec.json.Decoder(_Loose)
 _PLACE = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 
@@ -104,7 +104,7 @@ def _fault(frame: str | bytes, reason: str) -> InvalidEvent:
     except msgspec.ValidationError:
         return InvalidEvent("the event is no JSON object", "invalid_event")
     event_id = loose.event_id if isinstance(loose.event_id, str) else None
-    known = sorted(tag for event in FromClient.__args__ if isinstance(tag := event.__struct_config__.tag, str))
+    known = sorted(tag for event in get_args(FromClient) if isinstance(tag := event.__struct_config__.tag, str))
     if loose.type is None:
         return InvalidEvent("the event has no type", "missing_required_parameter", "type", event_id)
     if not isinstance(loose.type, str):
@@ -200,7 +200,9 @@ class UsageDuration(msgspec.Struct, frozen=True, tag_field="type", tag="duration
     seconds: float
 
 
-class TranscriptionDelta(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.delta"):
+class TranscriptionDelta(
+    ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.delta", kw_only=True
+):
     """More of an item's transcript; together they are it."""
 
     item_id: str
@@ -208,7 +210,9 @@ class TranscriptionDelta(ServerEvent, frozen=True, tag="conversation.item.input_
     delta: str
 
 
-class TranscriptionCompleted(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed"):
+class TranscriptionCompleted(
+    ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed", kw_only=True
+):
     """An item's whole transcript. Those of different items come in any order."""
 
     item_id: str
@@ -224,7 +228,9 @@ class FailureDetail(msgspec.Struct, frozen=True):
     param: str | None
 
 
-class TranscriptionFailed(ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.failed"):
+class TranscriptionFailed(
+    ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.failed", kw_only=True
+):
     item_id: str
     content_index: int = 0
     error: FailureDetail
@@ -246,16 +252,17 @@ class ErrorEvent(ServerEvent, frozen=True, tag="error"):
     error: ErrorDetail
 
 
-def error_detail(error: AudiodError, event_id: str | None = None) -> ErrorDetail:
-    failure = failure_detail(error)
+def error_detail(error: AudiodError | InvalidEvent, event_id: str | None = None) -> ErrorDetail:
+    """`event_id` is the client's, where it is not in the error."""
     if isinstance(error, InvalidEvent):
-        event_id = error.event_id or event_id
+        own = error.event_id or event_id
+        return ErrorDetail("invalid_request_error", error.code, error.message, error.param or None, own)
+    failure = failure_detail(error)
     return ErrorDetail(failure.type, failure.code, failure.message, failure.param, event_id)
 
 
 def failure_detail(error: AudiodError) -> FailureDetail:
     """OpenAI has two types of errors here: the client's and the server's."""
     kind = "invalid_request_error" if error.http_status < 500 else "server_error"
-    code = error.event_code if isinstance(error, InvalidEvent) else error.code
     message = f"{error.message} (try: {error.hint})" if error.hint else error.message
-    return FailureDetail(kind, code, message, error.param or None)
+    return FailureDetail(kind, error.code, message, error.param or None)

@@ -85,7 +85,7 @@ class RecognitionEnded:
 class Refused:
     """Something that the client sent could not be taken; `event_id` is the client's."""
 
-    error: AudiodError
+    error: AudiodError | InvalidEvent
     event_id: str | None = None
 
 
@@ -161,41 +161,41 @@ class TranscriptionMachine:
 
     def handle(self, happening: Happening) -> list[Instruction]:
         """What is to be done about it, in this order."""
-        try:
-            match happening:
-                case AudioHeard():
-                    return self._hear(happening)
-                case Recognised(item_id, text):
-                    return self._recognised(item_id, text)
-                case RecognitionEnded(item_id, error):
-                    return self._ended(item_id, error)
-                case Commit():
-                    return self._commit_by_hand()
-                case Clear():
-                    self._begin_anew(self._heard)
-                    return [Forget(self._heard), Send(Cleared(event_id=self._event()))]
-                case SessionUpdate():
-                    return self._update(happening)
-                case Listening():
-                    turns = self.session.turns
-                    self._speaking = ""
-                    self._detector = None if turns is None else TurnDetector(turns, self._heard, self._start)
-                    return []
-                case Opened():
-                    return [Send(SessionCreated(event_id=self._event(), session=self.session))]
-                case Refused(error, event_id):
-                    return [self._refuse(error, event_id)]
-        except AudiodError as error:
-            return [self._refuse(error, happening.event_id)]
+        match happening:
+            case AudioHeard():
+                return self._hear(happening)
+            case Recognised(item_id, text):
+                return self._recognised(item_id, text)
+            case RecognitionEnded(item_id, error):
+                return self._ended(item_id, error)
+            case Commit():
+                return self._commit_by_hand(happening)
+            case Clear():
+                self._begin_anew(self._heard)
+                return [Forget(self._heard), Send(Cleared(event_id=self._event()))]
+            case SessionUpdate():
+                return self._update(happening)
+            case Listening():
+                turns = self.session.turns
+                self._speaking = ""
+                self._detector = None if turns is None else TurnDetector(turns, self._heard, self._start)
+                return []
+            case Opened():
+                return [Send(SessionCreated(event_id=self._event(), session=self.session))]
+            case Refused(error, event_id):
+                return [self._refuse(error, event_id)]
 
     def _event(self) -> str:
         return self._new_id("event")
 
-    def _refuse(self, error: AudiodError, event_id: str | None) -> Send:
+    def _refuse(self, error: AudiodError | InvalidEvent, event_id: str | None) -> Send:
         return Send(ErrorEvent(event_id=self._event(), error=error_detail(error, event_id)))
 
     def _update(self, event: SessionUpdate) -> list[Instruction]:
-        self.session = updated(self.session, event.session, self._default_model, self._check_model)
+        try:
+            self.session = updated(self.session, event.session, self._default_model, self._check_model)
+        except AudiodError as error:
+            return [self._refuse(error, event.event_id)]
         turns = self.session.turns
         if turns is None:
             self._detector, self._speaking = None, ""
@@ -203,7 +203,7 @@ class TranscriptionMachine:
             self._detector.settings = turns
         return [Send(SessionUpdated(event_id=self._event(), session=self.session))]
 
-    # --- turns ----------------------------------------------------------------------------------------------------------
+    # --- turns --------------------------------------------------------------------------------------------------------
 
     def _hear(self, heard: AudioHeard) -> list[Instruction]:
         self._heard += heard.samples
@@ -231,13 +231,14 @@ class TranscriptionMachine:
             done.append(Forget(self._start))
         return done
 
-    def _commit_by_hand(self) -> list[Instruction]:
+    def _commit_by_hand(self, event: Commit) -> list[Instruction]:
         if self.kept_samples < SHORTEST_SAMPLES:
-            raise InvalidEvent(
+            error = InvalidEvent(
                 "the input audio buffer cannot be committed: it is too small, "
                 f"{self.kept_samples / _SAMPLES_PER_MS:.2f} ms of at least 100 ms of audio",
                 "input_audio_buffer_commit_empty",
             )
+            return [self._refuse(error, event.event_id)]
         return self._commit(self._speaking or self._new_id("item"), self._heard)
 
     def _commit(self, item_id: str, end: int) -> list[Instruction]:
@@ -263,7 +264,7 @@ class TranscriptionMachine:
         if self._detector is not None:
             self._detector.restart(at)
 
-    # --- transcripts ----------------------------------------------------------------------------------------------------
+    # --- transcripts --------------------------------------------------------------------------------------------------
 
     def _recognised(self, item_id: str, text: str) -> list[Instruction]:
         transcript = self._transcripts[item_id]

@@ -19,7 +19,7 @@ from audioproto.errors import BadRequest
 _OFF_BY_NULL = frozenset({"transcription", "turn_detection", "noise_reduction"})
 
 _EAGERNESS_MS = {"low": 2000, "medium": 1000, "auto": 1000, "high": 500}
-"""Silence that ends a turn. OpenAI's model waits up to 8, 4 and 2 s where a sentence sounds unfinished; we have none."""
+"""Silence that ends a turn. OpenAI's waits up to 8, 4 and 2 s where a sentence sounds unfinished; we cannot tell."""
 
 
 class Pcm(msgspec.Struct, frozen=True, tag_field="type", tag=LiveFormat.PCM.value):
@@ -91,7 +91,7 @@ class Session(msgspec.Struct, frozen=True):
     """A transcription session, whole. `expires_at` is Unix time; what has been said by then is still transcribed."""
 
     id: str
-    expires_at: int
+    expires_at: int | UnsetType
     object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
     type: Literal["transcription"] = "transcription"
     audio: Audio = Audio()
