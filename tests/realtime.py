@@ -56,6 +56,11 @@ class RealtimeClient:
     def send(self, type_: str, **keys: object) -> None:
         self.socket.send(json.dumps({"type": type_} | keys))
 
+    def exchange(self, frame: str) -> Event:
+        """Send it, and return what comes next."""
+        self.socket.send(frame)
+        return self.receive()
+
     def set(self, **sound: object) -> Event:
         """Change audio.input, and return the session that is then in force."""
         self.send("session.update", session={"type": "transcription", "audio": {"input": sound}})

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from audiod import devices, listening, logs, plan, systemd
@@ -37,6 +38,7 @@ from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.systemd import Notifier
 from audiod.tasks import Tasks
+from audiod.voices import VoiceStore
 from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed
 from audioproto.types import Residency
 
@@ -70,7 +72,8 @@ class Daemon:
         self._hung_up = asyncio.Event()
         self._code = Path(tempfile.mkdtemp(prefix="audiod-"))
         self._book = FootprintBook.read(config.state_dir)
-        self._plan = plan.make(config, keys, self._book)
+        voices = VoiceStore(config.state_dir / "voices", config.voices.limit, config.voices.disk)
+        self._plan = plan.make(config, keys, voices.kind_of, self._book)
         manager = ResidencyManager(
             self._plan.profiles,
             self._plan.limits,
@@ -86,7 +89,17 @@ class Daemon:
             idle_s=float(config.media.idle),
         )
         audio_memory = AudioMemory(self._plan.audio_memory_bytes)
-        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, audio_memory, Metrics())
+        self.services = Services(
+            config,
+            self._plan.library,
+            self._plan.keys,
+            self._plan.translator,
+            manager,
+            media,
+            audio_memory,
+            voices,
+            Metrics(),
+        )
         self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
         manager.measuring.on_learnt = self._learnt
@@ -122,9 +135,12 @@ class Daemon:
                 control = [await asyncio.to_thread(listening.listen_unix, services.config.control)]
                 path = Path(services.config.control.socket)
                 stack.push_async_callback(asyncio.to_thread, path.unlink, missing_ok=True)
-            await stack.enter_async_context(listening.serving(control_app, control, _CONTROL_GRACE_S))
+            await stack.enter_async_context(
+                listening.serving(control_app, control, _CONTROL_GRACE_S, control_server.refuse)
+            )
             grace_s = float(services.config.server.stop_timeout)
-            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s))
+            refuse = partial(http_api.refuse, services)
+            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s, refuse))
             announce(urls)
             self._notifier.ready()
             background.start(self._preload(), "preload")
@@ -199,13 +215,16 @@ class Daemon:
         """Read the configuration again. A bad one raises ConfigInvalid and changes nothing."""
         old = self.services.config
         config = await asyncio.to_thread(self._read_config)
-        new = await asyncio.to_thread(plan.make, config, self._keys, self._book)
+        voices = self.services.voices
+        new = await asyncio.to_thread(plan.make, config, self._keys, voices.kind_of, self._book)
         self._check_reach(config, new)
         self._plan = new
         self.services.audio_memory.limit_bytes = new.audio_memory_bytes
+        voices.limit, voices.disk_bytes = config.voices.limit, config.voices.disk
         self.services.config = config
         self.services.library = new.library
         self.services.keys = new.keys
+        self.services.translator = new.translator
         self.services.manager.reconfigure(new.profiles, new.limits)
         logs.configure(config.logging.level, config.logging.format)
         fixed = [

@@ -271,9 +271,9 @@ def test_too_much_audio_in_one_event(live: Daemon) -> None:
         client.append(SILENCE)
         client.commit()
         client.until("transcription.completed")
-    with pytest.raises(ConnectionClosed), session(live) as client:  # what is longer still is not even read
-        client.send("input_audio_buffer.append", audio="A" * (22 * 2**20))
-        client.receive()
+    too_long = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (22 * 2**20)})
+    with pytest.raises(ConnectionClosed), session(live) as client:
+        client.exchange(too_long)
     remains.check()
 
 
@@ -471,7 +471,14 @@ def test_an_ephemeral_key_opens_the_sessions_it_was_made_for(locked: Daemon) -> 
         ({"expires_after": {"anchor": "never"}}, "expires_after.anchor"),
         ({"expires_after": 60}, "expires_after"),
         ({"session": {"type": "realtime", "model": "gpt-realtime"}}, "session.type"),
-        ({"session": {"audio": {"input": {"transcription": {"model": "no"}}}}}, "model"),
+        (
+            {"session": {"audio": {"input": {"transcription": {"model": "no"}}}}},
+            "session.audio.input.transcription.model",
+        ),
+        (
+            {"session": {"audio": {"input": {"transcription": {"model": "whisper-tiny-en", "language": "de"}}}}},
+            "session.audio.input.transcription.language",
+        ),
         ({"session": []}, "session"),
     ],
 )

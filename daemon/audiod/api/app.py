@@ -14,7 +14,19 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import access, bodies, cors, errors, health, metrics, models, speech, transcriptions
+from audiod.api import (
+    access,
+    bodies,
+    cors,
+    errors,
+    health,
+    metrics,
+    models,
+    speech,
+    transcriptions,
+    translations,
+    voices,
+)
 from audiod.api.answers import EventStream
 from audiod.api.realtime import client_secrets
 from audiod.api.realtime import handler as realtime
@@ -28,13 +40,24 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
+    web.post("/v1/audio/translations", translations.translate, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
-    web.get("/v1/audio/voices", models.list_voices),
+    web.get("/v1/audio/voices", voices.list_voices),
+    web.post("/v1/audio/voices", voices.create_voice, expect_handler=bodies.when_read),
+    web.get("/v1/audio/voices/{voice}", voices.get_voice),
+    web.delete("/v1/audio/voices/{voice}", voices.delete_voice),
+    web.get("/v1/audio/voices/{voice}/preview", voices.preview_voice),
+    web.get("/v1/audio/voice_consents", voices.list_consents),
+    web.post("/v1/audio/voice_consents", voices.create_consent, expect_handler=bodies.when_read),
+    web.get("/v1/audio/voice_consents/{consent}", voices.get_consent),
+    web.post("/v1/audio/voice_consents/{consent}", voices.update_consent, expect_handler=bodies.when_read),
+    web.delete("/v1/audio/voice_consents/{consent}", voices.delete_consent),
     web.get("/v1/audio/models", models.list_names),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
     web.get("/v1/realtime", realtime.realtime),
     web.post("/v1/realtime/client_secrets", client_secrets.create, expect_handler=bodies.when_read),
+    web.delete("/v1/models/{model:.+}", models.delete_model),
     web.get("/health", health.health),
     web.get("/health/live", health.live),
     web.get("/health/ready", health.ready),
@@ -45,8 +68,7 @@ ROUTES: list[web.RouteDef] = [
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, answer its errors, write its log line and count it."""
-    identity = f"req_{uuid.uuid4().hex}"
-    request_id.set(identity)
+    request_id.set(_new_id())
     services = request.app[SERVICES]
     services.running += 1
     started = request[STARTED] = time.monotonic()
@@ -113,6 +135,20 @@ def _cut_off(request: web.Request) -> web.StreamResponse:
 def _count_leaver(request: web.Request) -> None:
     if stage := request.get(STAGE, ""):
         request.app[SERVICES].metrics.observe_cancelled(request.get(MODEL, ""), stage)
+
+
+def refuse(services: Services, error: AudiodError) -> web.Response:
+    """The answer to what is no request at all, and so comes to no handler."""
+    request_id.set(_new_id())
+    services.metrics.observe_error(error.code)
+    logger.info("%d: %s", error.http_status, error.message)
+    response = errors.response(error)
+    response.headers["x-request-id"] = request_id.get()
+    return response
+
+
+def _new_id() -> str:
+    return f"req_{uuid.uuid4().hex}"
 
 
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:

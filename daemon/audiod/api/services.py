@@ -16,6 +16,8 @@ from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.models.library import Library
 from audiod.residency.manager import ResidencyManager
+from audiod.translate.chat import Translator
+from audiod.voices import VoiceStore
 
 if TYPE_CHECKING:
     from audiod.api.sockets import Socket
@@ -30,14 +32,16 @@ class Readiness(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Services:
-    """`config`, `library` and `keys` are replaced on reload; the rest lives as long as the daemon."""
+    """`config`, `library`, `keys` and `translator` are replaced on reload; the rest lives as long as the daemon."""
 
     config: Config
     library: Library
     keys: Keys
+    translator: Translator
     manager: ResidencyManager
     media: MediaPool
     audio_memory: AudioMemory
+    voices: VoiceStore
     metrics: Metrics
     started: bool = False
     """The preload is through, well or not."""
