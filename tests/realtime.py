@@ -21,8 +21,10 @@ SILENCE = bytes(48_000)
 CHUNK_BYTES = 9_600
 """200 ms at 24 kHz."""
 
-MODEL = "whisper-tiny-en"
-"""Half the work of the default."""
+MODEL = "whisper-base"
+
+ENGLISH = {"model": MODEL, "language": "en"}
+"""Or the model would listen to every turn twice, at first for its language."""
 
 Event = dict[str, Any]
 
@@ -112,5 +114,5 @@ def session(daemon: Daemon, query: str = "intent=transcription", **sound: object
     """A client whose session is set."""
     with realtime(daemon, query) as client:
         assert client.receive()["type"] == "session.created"
-        client.set(**({"turn_detection": None, "transcription": {"model": MODEL}} | sound))
+        client.set(**({"turn_detection": None, "transcription": ENGLISH} | sound))
         yield client

@@ -151,7 +151,7 @@ def test_several_turns_in_flight(live: Daemon) -> None:
     remains = Remains(live)
     with session(live) as client:
         for _ in range(4):
-            client.append(sentence())
+            client.append(SILENCE)
             client.commit()
         while client.types().count("completed") < 4:
             client.receive()
@@ -310,6 +310,7 @@ def test_a_worker_that_dies_once_is_forgiven(live: Daemon) -> None:
 
 def test_who_listens_may_die_and_the_session_goes_on(live: Daemon) -> None:
     with session(live) as client:
+        until(lambda: len(codecs(live)) == 1)
         (spare,) = codecs(live)
         client.append(SILENCE)
         client.settle()
@@ -476,7 +477,7 @@ def test_an_ephemeral_key_opens_the_sessions_it_was_made_for(locked: Daemon) -> 
             "session.audio.input.transcription.model",
         ),
         (
-            {"session": {"audio": {"input": {"transcription": {"model": "whisper-tiny-en", "language": "de"}}}}},
+            {"session": {"audio": {"input": {"transcription": {"language": "xx"}}}}},
             "session.audio.input.transcription.language",
         ),
         ({"session": []}, "session"),

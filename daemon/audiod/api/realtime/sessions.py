@@ -113,7 +113,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 def updated(session: Session, update: Mapping[str, object], default_model: str, check: Check) -> Session:
-    """`session` with the `update` of a client's session object. Raises BadRequest naming the key, and what `check` raises."""
+    """`session` with a client's `update` of it. Raises BadRequest naming the key, and what `check` raises."""
     if (kind := update.get("type", "transcription")) != "transcription":
         raise BadRequest(f"type must be transcription, not {kind!r}: no conversations are served", param="session.type")
     try:
