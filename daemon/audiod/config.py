@@ -109,6 +109,15 @@ class Media(Section, frozen=True):
     idle: Duration = Duration(60)
 
 
+class Realtime(Section, frozen=True):
+    """[realtime]: WebSockets that hear people speak."""
+
+    sessions: int = 32
+    """At a time; each that has sent audio has a process that listens to it."""
+    session_limit: Duration = Duration(3600)
+    """The longest session, as OpenAI's; what has been said by then is still transcribed."""
+
+
 class Translate(Section, frozen=True):
     """[translate]: the OpenAI-compatible chat endpoint that translates what the model that listens cannot."""
 
@@ -163,6 +172,7 @@ class Config(Section, frozen=True):
     storage: Storage = Storage()
     residency: Residency = Residency()
     media: Media = Media()
+    realtime: Realtime = Realtime()
     voices: Voices = Voices()
     translate: Translate = Translate()
     logging: Logging = Logging()
