@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import bodies, errors, health, metrics, models, speech, transcriptions
+from audiod.api import bodies, docs, errors, health, metrics, models, operations, speech, transcriptions
 from audiod.api.answers import EventStream
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
@@ -37,6 +37,9 @@ ROUTES: list[web.RouteDef] = [
     web.get("/health/live", health.live),
     web.get("/health/ready", health.ready),
     web.get("/metrics", metrics.metrics),
+    web.get("/openapi.json", operations.description),
+    web.get("/docs", docs.page),
+    web.get("/docs/{file}", docs.file),
 ]
 
 
