@@ -42,7 +42,13 @@ class Server(Section, frozen=True):
     input_characters: int = 4096
     """Longest text to speak, as OpenAI's."""
     api_keys_file: str = ""
-    """Empty: the credential `api-keys` where systemd has one for us, else no key is needed."""
+    """Empty: the credential `api-keys` where systemd has one for us. AUDIOD_API_KEYS may have more keys."""
+    open: bool = False
+    """Whether to serve other hosts where there are no keys at all."""
+    open_names: bool = True
+    """Whether the names of models and embedded voices are told to whoever asks without a key."""
+    cors_origins: list[str] = []
+    """Origins, such as `https://example.org`, whose pages may use the API in a browser; `*` is all."""
     stop_timeout: Duration = Duration(300)
     """How long running requests may take to end when the daemon is stopped."""
 
@@ -178,7 +184,7 @@ SHORT_NAMES = {
 }
 """Beside these, every key of a section has AUDIOD_<SECTION>_<KEY>."""
 
-_NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY"}
+_NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY", "AUDIOD_API_KEYS"}
 
 _API_KEYS_CREDENTIAL = "api-keys"
 
@@ -216,7 +222,7 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     for name, value in {**environment, **(overrides or {})}.items():
         if name.startswith("AUDIOD_") and name not in _NOT_KEYS:
             section, key = _key_of(name)
-            data.setdefault(section, {})[key] = value
+            data.setdefault(section, {})[key] = _listed(value) if _is_list(section, key) else value
     try:
         config = msgspec.convert(data, Config, strict=False, dec_hook=units.decode)
     except msgspec.ValidationError as error:
@@ -241,6 +247,15 @@ def _key_of(variable: str) -> tuple[str, str]:
             if key in globals()[kind].__struct_fields__:
                 return section, key
     raise ConfigInvalid(f"{variable} in the environment is no setting of audiod", hint="man audiod.toml")
+
+
+def _is_list(section: str, key: str) -> bool:
+    return isinstance(getattr(getattr(Config(), section), key), list)
+
+
+def _listed(value: str) -> list[str]:
+    """A list in the environment: its items with commas between them."""
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def default_file(environment: Mapping[str, str]) -> Path | None:

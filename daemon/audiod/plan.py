@@ -70,11 +70,15 @@ class Plan:
         return Launch(python, code, self.config.cache_dir, spec, group, device.visible)
 
 
-def make(config: Config, book: FootprintBook) -> Plan:
-    """Reads the disk and asks the driver. Raises ConfigInvalid, and DeviceNotFound for a device that is not there."""
+def make(config: Config, keys: Keys, book: FootprintBook) -> Plan:
+    """`keys` are accepted beside those of the configured file.
+
+    Reads the disk and asks the driver. Raises ConfigInvalid, and DeviceNotFound for a device that is not there.
+    """
     where = config.places
     library = Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
-    keys = Keys.read(Path(config.server.api_keys_file)) if config.server.api_keys_file else Keys()
+    if config.server.api_keys_file:
+        keys = Keys.read(Path(config.server.api_keys_file)) + keys
     named = {entry.device or config.residency.device for entry in library.entries.values()}
     found: dict[str, Device] = {name: devices.resolve(name) for name in named}
     placed = {entry.id: found[entry.device or config.residency.device] for entry in library.entries.values()}

@@ -18,6 +18,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
@@ -113,9 +114,12 @@ class NotFound(AudiodError):
 
 
 class MethodNotAllowed(AudiodError):
+    """`allowed` are the methods that the path takes."""
+
     code = "method_not_allowed"
     http_status = 405
     exit_status = 2
+    allowed: Sequence[str] = ()
 
 
 class ModelNotFound(NotFound):

@@ -243,6 +243,9 @@ def test_with_keys_only_those_who_have_one_are_served(tmp_path: Path, state_dir:
         assert say(daemon)[0] == 401
         assert daemon.get("/health/ready")[0] == 200
         assert daemon.get("/metrics")[0] == 200
+        for path in ("/v1/audio/voices", "/v1/audio/models"):
+            assert daemon.get(path)[0] == 200
+            assert daemon.request("GET", path, Authorization="Bearer sk-three")[0] == 401
         keys.write_text("sk-three\n")
         assert daemon.ctl("reload").returncode == 0
         assert daemon.request("GET", "/v1/models", Authorization="Bearer sk-one")[0] == 401

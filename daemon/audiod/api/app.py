@@ -14,7 +14,19 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import bodies, docs, errors, health, metrics, models, operations, speech, transcriptions
+from audiod.api import (
+    access,
+    bodies,
+    cors,
+    docs,
+    errors,
+    health,
+    metrics,
+    models,
+    operations,
+    speech,
+    transcriptions,
+)
 from audiod.api.answers import EventStream
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
@@ -22,15 +34,13 @@ from audioproto.errors import AudiodError
 
 logger = logging.getLogger(__name__)
 
-_NEEDS_KEY = "/v1/"
-"""Health and metrics are for machines that watch, and name nothing but models."""
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
     web.get("/v1/audio/voices", models.list_voices),
+    web.get("/v1/audio/models", models.list_names),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
     web.get("/health", health.health),
@@ -46,8 +56,7 @@ ROUTES: list[web.RouteDef] = [
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, answer its errors, write its log line and count it."""
-    identity = f"req_{uuid.uuid4().hex}"
-    request_id.set(identity)
+    request_id.set(_new_id())
     services = request.app[SERVICES]
     services.running += 1
     started = request[STARTED] = time.monotonic()
@@ -80,8 +89,9 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        if request.path.startswith(_NEEDS_KEY):
-            request[KEY] = request.app[SERVICES].keys.check(request.headers.get("Authorization", ""))
+        if answer := cors.preflight(request, request.app[SERVICES].config.server.cors_origins):
+            return answer
+        access.check(request)
         return await handler(request)
     except AudiodError as error:
         failure = error
@@ -96,10 +106,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     if BEGUN not in request:
         return errors.response(failure)
     logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
-    answer = request[BEGUN]
-    if isinstance(answer, EventStream):
-        await answer.fail(failure)
-        return answer
+    begun = request[BEGUN]
+    if isinstance(begun, EventStream):
+        await begun.fail(failure)
+        return begun
     return _cut_off(request)
 
 
@@ -115,8 +125,23 @@ def _count_leaver(request: web.Request) -> None:
         request.app[SERVICES].metrics.observe_cancelled(request.get(MODEL, ""), stage)
 
 
+def refuse(services: Services, error: AudiodError) -> web.Response:
+    """The answer to what is no request at all, and so comes to no handler."""
+    request_id.set(_new_id())
+    services.metrics.observe_error(error.code)
+    logger.info("%d: %s", error.http_status, error.message)
+    response = errors.response(error)
+    response.headers["x-request-id"] = request_id.get()
+    return response
+
+
+def _new_id() -> str:
+    return f"req_{uuid.uuid4().hex}"
+
+
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["x-request-id"] = request_id.get()
+    cors.stamp(request, response, request.app[SERVICES].config.server.cors_origins)
     if request.app[SERVICES].stopping:
         response.headers["Connection"] = "close"
         response.force_close()

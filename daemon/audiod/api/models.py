@@ -53,3 +53,9 @@ async def list_voices(request: web.Request) -> web.Response:
         for voice in entry.voices
     ]
     return json_answer({"voices": voices})
+
+
+async def list_names(request: web.Request) -> web.Response:
+    """The same models as Open WebUI looks for them: `{"models": [{"id"}]}`."""
+    library = request.app[SERVICES].library
+    return json_answer({"models": [{"id": name} for name in library.usable_names()]})
