@@ -87,7 +87,16 @@ class Daemon:
             idle_s=float(config.media.idle),
         )
         audio_memory = AudioMemory(self._plan.audio_memory_bytes)
-        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, audio_memory, Metrics())
+        self.services = Services(
+            config,
+            self._plan.library,
+            self._plan.keys,
+            self._plan.translator,
+            manager,
+            media,
+            audio_memory,
+            Metrics(),
+        )
         self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
         manager.measuring.on_learnt = self._learnt
@@ -210,6 +219,7 @@ class Daemon:
         self.services.config = config
         self.services.library = new.library
         self.services.keys = new.keys
+        self.services.translator = new.translator
         self.services.manager.reconfigure(new.profiles, new.limits)
         logs.configure(config.logging.level, config.logging.format)
         fixed = [

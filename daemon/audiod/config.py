@@ -109,6 +109,19 @@ class Media(Section, frozen=True):
     idle: Duration = Duration(60)
 
 
+class Translate(Section, frozen=True):
+    """[translate]: the OpenAI-compatible chat endpoint that translates what the model that listens cannot."""
+
+    base_url: str = ""
+    """With its `/v1`. Empty: there is none."""
+    model: str = ""
+    """As the endpoint calls it."""
+    key_file: str = ""
+    """Holds the endpoint's API key. Empty: the credential `translate-key` where systemd has one for us, else none."""
+    timeout: Duration = Duration(60)
+    """Longest wait for the translation of one piece, of up to 20 cues, its repetitions included."""
+
+
 class Logging(Section, frozen=True):
     """[logging]"""
 
@@ -141,6 +154,7 @@ class Config(Section, frozen=True):
     storage: Storage = Storage()
     residency: Residency = Residency()
     media: Media = Media()
+    translate: Translate = Translate()
     logging: Logging = Logging()
     mirrors: Mirrors = Mirrors()
     aliases: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_ALIASES))
@@ -186,7 +200,7 @@ SHORT_NAMES = {
 
 _NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY", "AUDIOD_API_KEYS"}
 
-_API_KEYS_CREDENTIAL = "api-keys"
+_CREDENTIALS = {("server", "api_keys_file"): "api-keys", ("translate", "key_file"): "translate-key"}
 
 
 def share_dir() -> Path:
@@ -214,7 +228,7 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     given = {
         ("storage", "state_dir"): environment.get("STATE_DIRECTORY", ""),
         ("storage", "cache_dir"): environment.get("CACHE_DIRECTORY", ""),
-        ("server", "api_keys_file"): _credential(environment),
+        **{place: _credential(environment, name) for place, name in _CREDENTIALS.items()},
     }
     for (section, key), value in given.items():
         if value and isinstance(data.setdefault(section, {}), dict):
@@ -230,9 +244,9 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     return msgspec.structs.replace(config, file=str(file) if file else "")
 
 
-def _credential(environment: Mapping[str, str]) -> str:
+def _credential(environment: Mapping[str, str], name: str) -> str:
     directory = environment.get("CREDENTIALS_DIRECTORY", "")
-    file = Path(directory, _API_KEYS_CREDENTIAL)
+    file = Path(directory, name)
     return str(file) if directory and file.exists() else ""
 
 

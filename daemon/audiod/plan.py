@@ -24,6 +24,7 @@ from audiod.runtimes import build, lockfile
 from audiod.supervisor import memory
 from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
+from audiod.translate.chat import Translator
 from audioproto.errors import ModelNotInstalled
 from audioproto.types import EngineSpec
 
@@ -35,6 +36,7 @@ class Plan:
     config: Config
     library: Library
     keys: Keys
+    translator: Translator
     devices: dict[str, Device]
     fingerprints: dict[str, str]
     profiles: list[Profile]
@@ -79,6 +81,7 @@ def make(config: Config, keys: Keys, book: FootprintBook) -> Plan:
     library = Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
     if config.server.api_keys_file:
         keys = Keys.read(Path(config.server.api_keys_file)) + keys
+    translator = Translator.read(config.translate)
     named = {entry.device or config.residency.device for entry in library.entries.values()}
     found: dict[str, Device] = {name: devices.resolve(name) for name in named}
     placed = {entry.id: found[entry.device or config.residency.device] for entry in library.entries.values()}
@@ -90,7 +93,7 @@ def make(config: Config, keys: Keys, book: FootprintBook) -> Plan:
         for entry in library.entries.values()
     ]
     bounds = limits(config, {device.name for device in found.values()})
-    return Plan(config, library, keys, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
+    return Plan(config, library, keys, translator, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
 
 
 def _audio_memory_bytes(config: Config) -> int:

@@ -11,8 +11,10 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
      +- ConfigInvalid
      |   +- DeviceNotFound
      +- Unavailable           passing: try again after `retry_after_s`
-         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded, DeviceUnreadable
+         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded, DeviceUnreadable,
+            TranslatorUnavailable
      +- EngineFailed          the engine raised on this request
+     +- TranslatorFailed      the chat endpoint refuses us, or its answers are none
      +- InstallFailed, Interrupted
 """
 
@@ -208,6 +210,20 @@ class DeviceUnreadable(Unavailable):
     """A device, or its driver, does not say how its memory stands."""
 
     code = "device_unreadable"
+
+
+class TranslatorUnavailable(Unavailable):
+    """The chat endpoint that translates cannot be reached, is busy or too slow."""
+
+    code = "translator_unavailable"
+
+
+class TranslatorFailed(AudiodError):
+    """The chat endpoint that translates refuses our requests, or answers nothing that could be used."""
+
+    code = "translator_failed"
+    http_status = 502
+    exit_status = 1
 
 
 class EngineFailed(AudiodError):

@@ -26,6 +26,7 @@ from audiod.api import (
     operations,
     speech,
     transcriptions,
+    translations,
 )
 from audiod.api.answers import EventStream
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
@@ -38,6 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
+    web.post("/v1/audio/translations", translations.translate, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
     web.get("/v1/audio/voices", models.list_voices),
     web.get("/v1/audio/models", models.list_names),

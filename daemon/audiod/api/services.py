@@ -15,6 +15,7 @@ from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.models.library import Library
 from audiod.residency.manager import ResidencyManager
+from audiod.translate.chat import Translator
 
 if TYPE_CHECKING:
     from audiod.api.sockets import Socket
@@ -29,11 +30,12 @@ class Readiness(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Services:
-    """`config`, `library` and `keys` are replaced on reload; the rest lives as long as the daemon."""
+    """`config`, `library`, `keys` and `translator` are replaced on reload; the rest lives as long as the daemon."""
 
     config: Config
     library: Library
     keys: Keys
+    translator: Translator
     manager: ResidencyManager
     media: MediaPool
     audio_memory: AudioMemory

@@ -197,6 +197,10 @@ class ModelEntry(_Strict, frozen=True):
     """Of the weights, as an SPDX expression."""
     languages: list[str] = []
     """BCP 47 tags of what it understands or speaks."""
+    translates: list[str] = []
+    """Codes of the languages into which it can translate what it hears by itself."""
+    logprobs: bool = False
+    """Whether its engine gives the log probabilities of tokens."""
     scripts: list[str] = []
     """Scripts that a speech model can read aloud: `latin`, `han`, ..."""
     voices: list[VoiceEntry] = []
