@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import bodies, errors, health, metrics, models, speech, transcriptions
+from audiod.api import bodies, errors, health, metrics, models, speech, speech_stream, transcriptions
 from audiod.api.answers import EventStream
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
@@ -30,6 +30,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
+    web.get("/v1/audio/speech/stream", speech_stream.stream, allow_head=False),
     web.get("/v1/audio/voices", models.list_voices),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
