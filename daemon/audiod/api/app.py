@@ -25,6 +25,7 @@ from audiod.api import (
     models,
     operations,
     speech,
+    speech_stream,
     transcriptions,
     translations,
 )
@@ -41,6 +42,7 @@ ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
     web.post("/v1/audio/translations", translations.translate, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
+    web.get("/v1/audio/speech/stream", speech_stream.stream, allow_head=False),
     web.get("/v1/audio/voices", models.list_voices),
     web.get("/v1/audio/models", models.list_names),
     web.get("/v1/models", models.list_models),
