@@ -38,6 +38,7 @@ from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.systemd import Notifier
 from audiod.tasks import Tasks
+from audiod.voices import VoiceStore
 from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed
 from audioproto.types import Residency
 
@@ -71,7 +72,8 @@ class Daemon:
         self._hung_up = asyncio.Event()
         self._code = Path(tempfile.mkdtemp(prefix="audiod-"))
         self._book = FootprintBook.read(config.state_dir)
-        self._plan = plan.make(config, keys, self._book)
+        voices = VoiceStore(config.state_dir / "voices", config.voices.limit, config.voices.disk)
+        self._plan = plan.make(config, keys, voices.kind_of, self._book)
         manager = ResidencyManager(
             self._plan.profiles,
             self._plan.limits,
@@ -95,6 +97,7 @@ class Daemon:
             manager,
             media,
             audio_memory,
+            voices,
             Metrics(),
         )
         self.services.metrics.watch(audio_memory)
@@ -212,10 +215,12 @@ class Daemon:
         """Read the configuration again. A bad one raises ConfigInvalid and changes nothing."""
         old = self.services.config
         config = await asyncio.to_thread(self._read_config)
-        new = await asyncio.to_thread(plan.make, config, self._keys, self._book)
+        voices = self.services.voices
+        new = await asyncio.to_thread(plan.make, config, self._keys, voices.kind_of, self._book)
         self._check_reach(config, new)
         self._plan = new
         self.services.audio_memory.limit_bytes = new.audio_memory_bytes
+        voices.limit, voices.disk_bytes = config.voices.limit, config.voices.disk
         self.services.config = config
         self.services.library = new.library
         self.services.keys = new.keys

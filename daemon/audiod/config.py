@@ -122,6 +122,15 @@ class Translate(Section, frozen=True):
     """Longest wait for the translation of one piece, of up to 20 cues, its repetitions included."""
 
 
+class Voices(Section, frozen=True):
+    """[voices]: the voices that clients store, and their consents."""
+
+    limit: int = 200
+    """Most of each."""
+    disk: ByteSize = ByteSize(10**9)
+    """Most that all recordings take."""
+
+
 class Logging(Section, frozen=True):
     """[logging]"""
 
@@ -154,6 +163,7 @@ class Config(Section, frozen=True):
     storage: Storage = Storage()
     residency: Residency = Residency()
     media: Media = Media()
+    voices: Voices = Voices()
     translate: Translate = Translate()
     logging: Logging = Logging()
     mirrors: Mirrors = Mirrors()

@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.translate.chat import Translator
 from audioproto.errors import ModelNotInstalled
-from audioproto.types import EngineSpec
+from audioproto.types import EngineSpec, VoiceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,14 @@ class Plan:
         return Launch(python, code, self.config.cache_dir, spec, group, device.visible)
 
 
-def make(config: Config, keys: Keys, book: FootprintBook) -> Plan:
-    """`keys` are accepted beside those of the configured file.
+def make(config: Config, keys: Keys, stored: Callable[[str], VoiceKind | None], book: FootprintBook) -> Plan:
+    """`keys` are accepted beside those of the configured file; `stored` says of what kind a stored voice is.
 
     Reads the disk and asks the driver. Raises ConfigInvalid, and DeviceNotFound for a device that is not there.
     """
     where = config.places
-    library = Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
+    entries = catalogue.load(config.catalogue_dir)
+    library = Library(entries, config.aliases, lambda entry: install.missing(entry, where), stored)
     if config.server.api_keys_file:
         keys = Keys.read(Path(config.server.api_keys_file)) + keys
     translator = Translator.read(config.translate)

@@ -4,7 +4,8 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
 
     AudiodError
      +- BadRequest            the caller's fault, will never work as sent
-     |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
+     |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, VoiceNotSpoken, ConsentNotFound, UnsupportedTask
+     |   +- StoreFull
      +- UploadTooLarge, UploadStalled
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
      +- Unauthorized, PermissionDenied, DaemonUnreachable
@@ -15,7 +16,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
             TranslatorUnavailable
      +- EngineFailed          the engine raised on this request
      +- TranslatorFailed      the chat endpoint refuses us, or its answers are none
-     +- InstallFailed, Interrupted
+     +- InstallFailed, StoreFailed, Interrupted
 """
 
 from __future__ import annotations
@@ -89,6 +90,24 @@ class UnspeakableText(BadRequest):
 
 class VoiceNotFound(BadRequest):
     code = "voice_not_found"
+
+
+class VoiceNotSpoken(BadRequest):
+    """There is such a stored voice, but the model cannot speak with it."""
+
+    code = "voice_not_spoken"
+
+
+class ConsentNotFound(BadRequest):
+    """A new voice names a consent that is not there."""
+
+    code = "consent_not_found"
+
+
+class StoreFull(BadRequest):
+    """As many voices are stored as may be, or as much."""
+
+    code = "store_full"
 
 
 class UnsupportedTask(BadRequest):
@@ -236,6 +255,14 @@ class InstallFailed(AudiodError):
     code = "install_failed"
     http_status = 500
     exit_status = 10
+
+
+class StoreFailed(AudiodError):
+    """What is kept on disk for clients could not be changed."""
+
+    code = "store_failed"
+    http_status = 507
+    exit_status = 5
 
 
 class Interrupted(AudiodError):

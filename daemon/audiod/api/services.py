@@ -16,6 +16,7 @@ from audiod.metrics import Metrics
 from audiod.models.library import Library
 from audiod.residency.manager import ResidencyManager
 from audiod.translate.chat import Translator
+from audiod.voices import VoiceStore
 
 if TYPE_CHECKING:
     from audiod.api.sockets import Socket
@@ -39,6 +40,7 @@ class Services:
     manager: ResidencyManager
     media: MediaPool
     audio_memory: AudioMemory
+    voices: VoiceStore
     metrics: Metrics
     started: bool = False
     """The preload is through, well or not."""

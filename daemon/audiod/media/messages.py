@@ -20,7 +20,7 @@ PACKET_BYTES = PIECE_BYTES + 4096
 """Room for any message."""
 
 DECODED_SAMPLES = 2**19
-"""A decoder tells before it writes this many more samples: 1 MiB, or 33 s of audio."""
+"""A decoder tells before it writes this many more samples: 1 MiB, or 33 s of audio at 16 kHz."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -43,6 +43,7 @@ class Decode(Message, frozen=True):
 
     limits: Limits
     max_audio_s: float
+    rate_hz: int
 
 
 class Encode(Message, frozen=True):
@@ -80,7 +81,7 @@ class Decoding(Message, frozen=True):
 
 
 class Decoded(Message, frozen=True):
-    """Mono s16le PCM at 16 kHz was written, `samples` of it."""
+    """Mono s16le PCM at the rate asked for was written, `samples` of it."""
 
     samples: int
 

@@ -55,13 +55,14 @@ _BROKEN = (EOFError, OSError, msgspec.MsgspecError)
 
 
 class Pcm:
-    """Mono s16le at 16 kHz in a sealed memfd: it can be mapped without fear that it changes. Close it.
+    """Mono s16le at `rate_hz` in a sealed memfd: it can be mapped without fear that it changes. Close it.
 
     Its bytes are `held` while it is open.
     """
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, rate_hz: int) -> None:
         self.fd = os.memfd_create("audiod-pcm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.rate_hz = rate_hz
         self.samples = 0
         self._held = held
         self._reserved_bytes = 0
@@ -81,7 +82,7 @@ class Pcm:
 
     @property
     def duration_s(self) -> float:
-        return self.samples / PCM_RATE_IN
+        return self.samples / self.rate_hz
 
     def close(self) -> None:
         """Free the memory, unless a worker still has it mapped. May be called again."""
@@ -179,34 +180,36 @@ class MediaPool:
         self.on_failure: Callable[[str, str], None] = lambda task, reason: None
         """Told of every process that failed at work, by task and reason (see audiod/metrics.py); for metrics."""
 
-    async def decode(self, upload: Upload) -> Pcm:
+    async def decode(self, upload: Upload, rate_hz: int = PCM_RATE_IN, max_audio_s: float = math.inf) -> Pcm:
         """The upload's (first) audio as PCM, whatever its container, held as the upload is; the caller closes both.
 
-        Raises BadAudio and AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
+        Mono at `rate_hz`, no longer than `max_audio_s`, nor than what the pool was made for. Raises BadAudio and
+        AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
         """
         if upload.size == 0:
             raise BadAudio("the upload is empty", param="file")
-        pcm = Pcm(upload.held)
+        pcm = Pcm(upload.held, rate_hz)
+        max_audio_s = min(max_audio_s, self._max_audio_s)
         try:
             wave = riff.read_header(partial(os.pread, upload.fd), upload.size)
-            if wave is not None and wave.is_plain(PCM_RATE_IN):
-                check_wave(wave, self._max_audio_s)
-                pcm.complete(await self._copy(upload, wave, pcm))
+            if wave is not None and wave.is_plain(rate_hz):
+                check_wave(wave, max_audio_s)
+                pcm.complete(await self._copy(upload, wave, pcm, max_audio_s))
             else:
-                pcm.complete(await self._decode(upload, pcm))
+                pcm.complete(await self._decode(upload, pcm, max_audio_s))
         except BaseException:
             pcm.close()
             raise
         return pcm
 
-    async def _copy(self, upload: Upload, wave: riff.WaveHeader, pcm: Pcm) -> int:
+    async def _copy(self, upload: Upload, wave: riff.WaveHeader, pcm: Pcm, max_audio_s: float) -> int:
         """Samples that are as wanted already are copied by the kernel: no decoder, so no process (0.2 ms, not 4)."""
         found = wave.found_bytes if wave.claimed_bytes is None else wave.claimed_bytes
         samples = found // 2
         if samples == 0:
             raise empty()
-        if samples > self._max_audio_s * PCM_RATE_IN:
-            raise too_long(samples / PCM_RATE_IN, self._max_audio_s)
+        if samples > max_audio_s * pcm.rate_hz:
+            raise too_long(samples / pcm.rate_hz, max_audio_s)
         pcm.reserve(samples)
         copied = 0
         while rest := samples * 2 - copied:
@@ -215,10 +218,11 @@ class MediaPool:
             await asyncio.sleep(0)
         return samples
 
-    async def _decode(self, upload: Upload, pcm: Pcm) -> int:
-        size_bytes = int(self._max_audio_s * PCM_RATE_IN * 2)
+    async def _decode(self, upload: Upload, pcm: Pcm, max_audio_s: float) -> int:
+        size_bytes = int(max_audio_s * pcm.rate_hz * 2)
         limits = Limits(self._memory_bytes, math.ceil(self._decode_timeout_s), size_bytes + 2**20)
-        async with self._process(self._decoding, Decode(limits, self._max_audio_s), upload.fd, pcm.fd) as process:
+        job = Decode(limits, max_audio_s, pcm.rate_hz)
+        async with self._process(self._decoding, job, upload.fd, pcm.fd) as process:
             pcm.reserve(DECODED_SAMPLES)
             try:
                 async with asyncio.timeout(self._decode_timeout_s):

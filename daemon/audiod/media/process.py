@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -135,7 +136,8 @@ def _confine(limits: Limits) -> None:
 
 def _decode(sock: socket.socket, job: Decode, source: int, target: int) -> Decoded | Refused:
     try:
-        return Decoded(decoder.decode(source, target, job.max_audio_s, lambda samples: _send(sock, Decoding(samples))))
+        announce = partial(_announce, sock)
+        return Decoded(decoder.decode(source, target, job.max_audio_s, announce, job.rate_hz))
     except (BrokenPipeError, ConnectionResetError):
         raise  # the daemon wants no answer any more
     except AudiodError as error:
@@ -147,6 +149,10 @@ def _decode(sock: socket.socket, job: Decode, source: int, target: int) -> Decod
         # FFmpeg and PyAV have more ways to fail on a broken file than can be listed; the log has this one.
         traceback.print_exc(file=sys.stderr)
         return Refused(BadAudio("the file cannot be decoded", param="file", hint="ffprobe FILE").body())
+
+
+def _announce(sock: socket.socket, samples: int) -> None:
+    _send(sock, Decoding(samples))
 
 
 def _encode(sock: socket.socket, speech: encoder.SpeechEncoder) -> None:
