@@ -131,6 +131,15 @@ class Voices(Section, frozen=True):
     """Most that all recordings take."""
 
 
+class Realtime(Section, frozen=True):
+    """[realtime]: WebSockets that hear people speak."""
+
+    sessions: int = 32
+    """At a time; each that has sent audio has a process that listens to it."""
+    session_limit: Duration = Duration(3600)
+    """The longest session, as OpenAI's; what has been said by then is still transcribed."""
+
+
 class Logging(Section, frozen=True):
     """[logging]"""
 
@@ -165,6 +174,7 @@ class Config(Section, frozen=True):
     media: Media = Media()
     voices: Voices = Voices()
     translate: Translate = Translate()
+    realtime: Realtime = Realtime()
     logging: Logging = Logging()
     mirrors: Mirrors = Mirrors()
     aliases: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_ALIASES))

@@ -49,7 +49,7 @@ def check(request: web.Request) -> None:
         return
     key = credential_of(request)
     name = services.keys.name_of(key)
-    if key.startswith(_TEMPORARY) and request.path in _TAKES_TEMPORARY and services.temporary_keys is not None:
+    if key.startswith(_TEMPORARY) and request.path in _TAKES_TEMPORARY:
         name = name or services.temporary_keys.name_of(key)
     if name:
         request[KEY] = name

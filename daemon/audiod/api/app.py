@@ -31,6 +31,8 @@ from audiod.api import (
     voices,
 )
 from audiod.api.answers import EventStream
+from audiod.api.realtime import client_secrets
+from audiod.api.realtime import handler as realtime
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
 from audioproto.errors import AudiodError
@@ -58,6 +60,8 @@ ROUTES: list[web.RouteDef] = [
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
     web.delete("/v1/models/{model:.+}", models.delete_model),
+    web.get("/v1/realtime", realtime.realtime),
+    web.post("/v1/realtime/client_secrets", client_secrets.create, expect_handler=bodies.when_read),
     web.get("/health", health.health),
     web.get("/health/live", health.live),
     web.get("/health/ready", health.ready),

@@ -9,19 +9,11 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from audioproto.errors import ConfigInvalid, Unauthorized
 
 VARIABLE = "AUDIOD_API_KEYS"
 """Keys in the environment, with commas or new lines between them. It is no setting: nothing prints it."""
-
-
-class TemporaryKeys(Protocol):
-    """Keys that were given out and live for minutes, such as those of POST /v1/realtime/client_secrets."""
-
-    def name_of(self, key: str) -> str:
-        """What logs call `key`; "" where it is none, or has expired. Compares in constant time."""
 
 
 class Keys:
@@ -62,7 +54,7 @@ class Keys:
             if len(words) > 2 or name in keys:
                 raise ConfigInvalid(f"{where} {number}: write KEY, or NAME KEY with a name of its own")
             keys[name] = words[-1]
-        return cls([(name, _digest(key)) for name, key in keys.items()])
+        return cls([(name, digest_of(key)) for name, key in keys.items()])
 
     def __add__(self, other: Keys) -> Keys:
         return Keys(self._digests + other._digests)
@@ -75,7 +67,7 @@ class Keys:
 
         Every key is compared, whatever the first ones say, so that the time taken tells nothing.
         """
-        digest = _digest(key)
+        digest = digest_of(key)
         matches = [name for name, known in self._digests if hmac.compare_digest(known, digest)]
         return matches[0] if matches else ""
 
@@ -88,5 +80,6 @@ def refusal() -> Unauthorized:
     )
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """What is kept of a key."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

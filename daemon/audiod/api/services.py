@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from audiod.api.auth import Keys, TemporaryKeys
+from audiod.api.auth import Keys
+from audiod.api.realtime.secrets import ClientSecrets
 from audiod.config import Config
 from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
@@ -50,8 +51,10 @@ class Services:
     """No connection is accepted any more; what has been accepted is finished."""
     running: int = 0
     """HTTP requests being answered, WebSockets among them."""
-    temporary_keys: TemporaryKeys | None = None
-    """Keys that were given out for one session; None where nobody gives any."""
+    temporary_keys: ClientSecrets = field(default_factory=ClientSecrets)
+    """Keys that were given out to open Realtime sessions with."""
+    realtime_sessions: int = 0
+    """Open Realtime sessions."""
     sockets: set[Socket] = field(default_factory=set)
     """Open WebSockets."""
 

@@ -1,4 +1,4 @@
-"""The daemon's side of decoding and encoding: one job in one short-lived process, so many at a time, each with limits.
+"""The daemon's side of decoding, encoding and listening: one job in one process, so many at a time, each with limits.
 
 Imports neither av nor numpy and waits for nothing on the event loop. The zygote that the processes are forked from is
 started by the first job and ended when there has been none for a while.
@@ -12,6 +12,7 @@ import fcntl
 import math
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 
@@ -22,6 +23,7 @@ from audiod.media.audio_memory import Held
 from audiod.media.claims import check_wave, empty, too_long
 from audiod.media.formats import SpeechFormat, is_unchanged
 from audiod.media.launcher import MediaProcess, MediaZygote
+from audiod.media.live import LiveFormat
 from audiod.media.messages import (
     DECODED_SAMPLES,
     PIECE_BYTES,
@@ -32,7 +34,11 @@ from audiod.media.messages import (
     Encoded,
     Feed,
     Finish,
+    Flush,
+    Hear,
+    Heard,
     Limits,
+    Listen,
     Refused,
 )
 from audiod.media.upload import Upload
@@ -47,8 +53,8 @@ _START_S = 30.0
 """For a process to be there; importing PyAV from a cold disk takes seconds."""
 
 _TRIES = 3
-_ENCODER_CPU_S = 3600
-_ENCODER_ANSWER_S = 30.0
+_STREAM_CPU_S = 3600
+_ANSWER_S = 30.0
 _CONVERT = "ffmpeg -i INPUT -ac 1 -ar 16000 OUTPUT.wav"
 _BROKEN = (EOFError, OSError, msgspec.MsgspecError)
 """How a process's end shows."""
@@ -125,7 +131,7 @@ class Encoder:
     async def _ask(self, process: MediaProcess, message: Feed | Finish) -> bytes:
         pieces: list[bytes] = []
         try:
-            async with asyncio.timeout(_ENCODER_ANSWER_S):
+            async with asyncio.timeout(_ANSWER_S):
                 await process.send(message)
                 while True:
                     match await process.receive():
@@ -146,13 +152,42 @@ class Encoder:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+class Ear:
+    """Hears live audio, from MediaPool.ear: whatever its format, PCM at 16 kHz comes out. One call at a time."""
+
+    def __init__(self, process: MediaProcess, failed: Callable[[str], None]) -> None:
+        self._process = process
+        self._failed = failed
+
+    async def hear(self, audio: bytes) -> Heard:
+        """What `audio`, at most HEAR_BYTES of it, was; the last 3 ms may be held back. Raises AudiodError."""
+        return await self._ask(Hear(audio))
+
+    async def flush(self) -> Heard:
+        """What has been held back. Raises AudiodError."""
+        return await self._ask(Flush())
+
+    async def _ask(self, message: Hear | Flush) -> Heard:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await self._process.send(message)
+                match await self._process.receive():
+                    case Heard() as heard:
+                        return heard
+                    case other:
+                        raise EOFError(f"{other!r} is not for us")
+        except (*_BROKEN, TimeoutError) as error:
+            self._failed("timeout" if isinstance(error, TimeoutError) else "crashed")
+            raise AudiodError("the process listening to the audio ended", hint="journalctl -u audiod -n 50") from error
+
+
 class MediaPool:
-    """Decodes uploads and encodes speech.
+    """Decodes uploads, encodes speech and listens to live audio.
 
     `max_audio_s` is the longest recording decoded, `decode_timeout_s` the longest time spent on one. At most
     `max_jobs` processes decode and as many encode at a time, so that a slow listener holds up nobody's transcript;
-    further jobs wait. One more process stands ready. `idle_s` after the last job all are ended. A process may use
-    `memory_bytes` beyond the 300 MB or so of address space that PyAV maps.
+    further jobs wait. Ears are not bounded here. One more process stands ready. `idle_s` after the last job all are
+    ended. A process may use `memory_bytes` beyond the 300 MB or so of address space that PyAV maps.
     """
 
     def __init__(
@@ -256,15 +291,25 @@ class MediaPool:
         header = riff.streaming_header() if form is SpeechFormat.WAV else b""
         is_raw = form in (SpeechFormat.WAV, SpeechFormat.PCM)
         if is_raw and rate_hz == PCM_RATE_OUT and is_unchanged(tempo):
-            yield Encoder(header, None, self._encoder_failed)
+            yield Encoder(header, None, partial(self._stream_failed, "encode"))
             return
-        job = Encode(Limits(self._memory_bytes, _ENCODER_CPU_S, 0), form, rate_hz, tempo)
+        job = Encode(Limits(self._memory_bytes, _STREAM_CPU_S, 0), form, rate_hz, tempo)
         async with self._process(self._encoding, job) as process:
-            yield Encoder(header, process, self._encoder_failed)
+            yield Encoder(header, process, partial(self._stream_failed, "encode"))
 
-    def _encoder_failed(self, reason: str) -> None:
+    @contextlib.asynccontextmanager
+    async def ear(self, form: LiveFormat, detect: bool) -> AsyncIterator[Ear]:
+        """An ear for audio in `form`; with `detect`, it tells speech from silence. Leaving the block ends it.
+
+        Raises Unavailable where no process can be had.
+        """
+        job = Listen(Limits(self._memory_bytes, _STREAM_CPU_S, 0), form, detect)
+        async with self._process(contextlib.nullcontext(), job) as process:
+            yield Ear(process, partial(self._stream_failed, "listen"))
+
+    def _stream_failed(self, task: str, reason: str) -> None:
         if not self._closed:
-            self.on_failure("encode", reason)
+            self.on_failure(task, reason)
 
     async def close(self) -> None:
         """End every media process, and return when they are gone. Jobs that still run fail."""
@@ -275,7 +320,7 @@ class MediaPool:
 
     @contextlib.asynccontextmanager
     async def _process(
-        self, slots: asyncio.Semaphore, job: Decode | Encode, *descriptors: int
+        self, slots: AbstractAsyncContextManager[None], job: Decode | Encode | Listen, *descriptors: int
     ) -> AsyncIterator[MediaProcess]:
         """A process at work on `job`; it is killed when the block is left before it is done."""
         async with slots:
@@ -294,9 +339,9 @@ class MediaPool:
                 if self._jobs == 0 and self._zygote is not None:
                     self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._end)
 
-    async def _begin(self, job: Decode | Encode, descriptors: tuple[int, ...]) -> MediaProcess:
+    async def _begin(self, job: Decode | Encode | Listen, descriptors: tuple[int, ...]) -> MediaProcess:
         """Give the job to the spare process or a new one. One that ended before it had the job is no one's fault."""
-        task = "decode" if isinstance(job, Decode) else "encode"
+        task = type(job).__name__.lower()
         try:
             async with asyncio.timeout(_START_S):
                 for _ in range(_TRIES):

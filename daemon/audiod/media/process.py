@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import msgspec
 
-from audiod.media import decoder, encoder
+from audiod.media import decoder, encoder, hearing, vad
 from audiod.media.messages import (
     PACKET_BYTES,
     PIECE_BYTES,
@@ -29,8 +29,12 @@ from audiod.media.messages import (
     Encoded,
     Feed,
     Finish,
+    Flush,
     FromProcess,
+    Hear,
+    Heard,
     Limits,
+    Listen,
     Refused,
     Started,
     ToProcess,
@@ -109,6 +113,10 @@ def _serve(sock: socket.socket) -> None:
         case Encode() as job:
             _confine(job.limits)
             _encode(sock, encoder.SpeechEncoder(job.format, job.rate_hz, job.tempo))
+        case Listen() as job:
+            detector = vad.SpeechDetector() if job.detect else None  # it reads its weights from a file
+            _confine(job.limits)
+            _listen(sock, hearing.Hearing(job.format, detector))
         case other:
             raise TypeError(f"{other!r} is no job")
 
@@ -168,6 +176,20 @@ def _encode(sock: socket.socket, speech: encoder.SpeechEncoder) -> None:
                 return
             case other:
                 raise TypeError(f"{other!r} is not for an encoder")
+
+
+def _listen(sock: socket.socket, ear: hearing.Hearing) -> None:
+    while True:
+        packet = sock.recv(PACKET_BYTES)
+        if not packet:
+            raise EOFError
+        match _decoder.decode(packet):
+            case Hear() as piece:
+                _send(sock, Heard(*ear.feed(piece.audio)))
+            case Flush():
+                _send(sock, Heard(*ear.flush()))
+            case other:
+                raise TypeError(f"{other!r} is not for who listens")
 
 
 def _answer(sock: socket.socket, data: bytes) -> None:
