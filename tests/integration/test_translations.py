@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from chats import Chat, chatting
-from clients import Remains, samples
+from clients import Remains
 from daemons import AUDIO, Daemon, form, running, say
 
 TRANSLATIONS = "/v1/audio/translations"

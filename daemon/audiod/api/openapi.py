@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from audioproto.errors import AudiodError
+from audioproto.errors import AudiodError, Unauthorized
 
 BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 """The schema of what is no text: audio, and files in forms."""
@@ -21,18 +21,18 @@ BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 TEXT: dict[str, Any] = {"type": "string"}
 
 Content = Any
-"""What a body is made of: a type that msgspec knows, or a schema."""
+"""What a body is made of: a type that msgspec knows, a schema, or a tuple of these, of which it is one."""
+
 
 _IN_PATH = re.compile(r"{(\w+)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form: the type of its text fields, and its files with what they are."""
+    """A multipart form: the type of its text fields, and its files with what they are. All files are required."""
 
     fields: Content
-    files: Mapping[str, str]
-    optional_files: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. `answers` are by content type, `errors` whatever may be raised beside AudiodError."""
+    """One method of one path. `answers` are by content type; `errors` is what may be raised beside what always may."""
 
     method: str
     path: str
@@ -55,13 +55,18 @@ class Operation:
     text: str = ""
     body: Content | None = None
     """JSON, if there is any."""
-    form: Form | None = None
+    forms: Sequence[Form] = ()
+    """Any one of them."""
     parameters: Sequence[Parameter] = ()
     answers: Mapping[str, Content] = field(default_factory=dict)
     status: int = 200
     other_statuses: Mapping[int, Content] = field(default_factory=dict)
     """Answers with other statuses that are no errors, in JSON."""
     errors: Sequence[type[AudiodError]] = ()
+
+    @property
+    def needs_key(self) -> bool:
+        return self.path.startswith("/v1/")
 
 
 def document(operations: Sequence[Operation], info: Mapping[str, Any], error: type, tags: Mapping[str, str]) -> bytes:
@@ -106,25 +111,32 @@ class _Schemas:
     def __init__(self, operations: Sequence[Operation], error: type) -> None:
         types: list[Any] = [error]
         for operation in operations:
-            form = () if operation.form is None else (operation.form.fields,)
-            named = (operation.body, *form, *(each.type for each in operation.parameters))
+            forms = (form.fields for form in operation.forms)
+            named = (operation.body, *forms, *(each.type for each in operation.parameters))
             answers = (*operation.answers.values(), *operation.other_statuses.values())
-            types += [each for each in (*named, *answers) if each is not None and not isinstance(each, dict)]
+            types += [each for content in (*named, *answers) for each in _types(content)]
         made, self.components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
         self._made = list(zip(types, made, strict=True))
 
     def of(self, content: Content) -> dict[str, Any]:
+        if isinstance(content, tuple):
+            return {"anyOf": [self.of(each) for each in content]}
         if isinstance(content, dict):
             return content
         return next(schema for known, schema in self._made if known is content or known == content)
 
     def of_form(self, form: Form) -> dict[str, Any]:
-        """The fields' own object with the files added to it."""
-        schema = self.of(form.fields)
-        fields = self.components[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
-        files = {name: BYTES | {"description": text} for name, text in form.files.items()}
-        required = [*([] if form.optional_files else files), *fields.get("required", [])]
-        return fields | {"properties": files | fields["properties"], "required": required}
+        """The fields' own object with the files added to it, and arrays by the names that they have on the wire."""
+        fields: dict[str, Any] = self.components[self.of(form.fields)["$ref"].rsplit("/", 1)[1]]
+        properties: dict[str, Any] = {name: BYTES | {"description": text} for name, text in form.files.items()}
+        for name, schema in fields["properties"].items():
+            properties[f"{name}[]" if schema.get("type") == "array" else name] = schema
+        return fields | {"properties": properties, "required": [*form.files, *fields.get("required", [])]}
+
+
+def _types(content: Content) -> list[Any]:
+    alternatives = content if isinstance(content, tuple) else (content,)
+    return [each for each in alternatives if each is not None and not isinstance(each, dict)]
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
@@ -148,12 +160,13 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     content = {}
     if operation.body is not None:
         content["application/json"] = {"schema": schemas.of(operation.body)}
-    if operation.form is not None:
-        content["multipart/form-data"] = {"schema": schemas.of_form(operation.form)}
+    if operation.forms:
+        forms = [schemas.of_form(form) for form in operation.forms]
+        content["multipart/form-data"] = {"schema": forms[0] if len(forms) == 1 else {"anyOf": forms}}
     if content:
         described["requestBody"] = {"required": True, "content": content}
     described["responses"] = _responses(operation, schemas)
-    if operation.path.startswith("/v1/"):
+    if operation.needs_key:
         described["security"] = [{"key": []}, {}]  # a daemon without keys wants none
     return described
 
@@ -171,6 +184,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         responses[str(status)] = answer | {"description": HTTPStatus(status).phrase, "content": content}
     codes: dict[int, list[str]] = {}
     errors: list[type[AudiodError]] = [*operation.errors, AudiodError]
+    if operation.needs_key:
+        errors.append(Unauthorized)
     for error in errors:
         codes.setdefault(error.http_status, []).append(f"`{error.code}`")
     for status, names in sorted(codes.items()):

@@ -11,6 +11,7 @@ from collections import deque
 
 from audiod.media.audio_memory import Held
 from audiod.media.pool import Pcm
+from audioproto.types import PCM_RATE_IN
 
 _PAUSE_PIECES = 16
 """So many are moved in one go on the event loop: at most 1 MiB, about 0.3 ms."""
@@ -42,7 +43,7 @@ class Buffer:
         Raises what Held.reserve raises, where the limit has been lowered meanwhile.
         """
         self.forget(start)
-        pcm = Pcm(self._held)
+        pcm = Pcm(self._held, PCM_RATE_IN)
         try:
             os.set_blocking(pcm.fd, False)  # writing to memory never waits, whatever the flag says
             samples = pieces = 0
