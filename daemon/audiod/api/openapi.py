@@ -24,6 +24,13 @@ Content = Any
 """What a body is made of: a type that msgspec knows, a schema, or a tuple of these, of which it is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Server-sent events: `data:` is one of `types` in JSON."""
+
+    types: tuple[type, ...]
+
+
 _IN_PATH = re.compile(r"{(\w+)}")
 
 
@@ -55,6 +62,7 @@ class Operation:
     text: str = ""
     body: Content | None = None
     """JSON, if there is any."""
+    is_body_optional: bool = False
     forms: Sequence[Form] = ()
     """Any one of them."""
     parameters: Sequence[Parameter] = ()
@@ -119,6 +127,9 @@ class _Schemas:
         self._made = list(zip(types, made, strict=True))
 
     def of(self, content: Content) -> dict[str, Any]:
+        if isinstance(content, Events):
+            data = {"type": "string", "contentMediaType": "application/json", "contentSchema": self.of(content.types)}
+            return {"type": "object", "properties": {"data": data}, "required": ["data"]}
         if isinstance(content, tuple):
             return {"anyOf": [self.of(each) for each in content]}
         if isinstance(content, dict):
@@ -135,6 +146,7 @@ class _Schemas:
 
 
 def _types(content: Content) -> list[Any]:
+    content = content.types if isinstance(content, Events) else content
     alternatives = content if isinstance(content, tuple) else (content,)
     return [each for each in alternatives if each is not None and not isinstance(each, dict)]
 
@@ -164,7 +176,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         forms = [schemas.of_form(form) for form in operation.forms]
         content["multipart/form-data"] = {"schema": forms[0] if len(forms) == 1 else {"anyOf": forms}}
     if content:
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {"required": not operation.is_body_optional, "content": content}
     described["responses"] = _responses(operation, schemas)
     if operation.needs_key:
         described["security"] = [{"key": []}, {}]  # a daemon without keys wants none

@@ -24,7 +24,7 @@ from audiod.api import (
     voices,
 )
 from audiod.api.errors import ErrorEnvelope
-from audiod.api.openapi import BYTES, TEXT, Form, Operation, Parameter
+from audiod.api.openapi import BYTES, TEXT, Events, Form, Operation, Parameter
 from audiod.api.realtime import client_secrets
 from audiod.api.services import Readiness
 from audiod.media.formats import SpeechFormat
@@ -92,7 +92,7 @@ _WORK = (
 
 _HEARD = (*_SENT, *_WORK, BadAudio, AudioTooLong, TranslatorFailed, TranslatorUnavailable)
 
-_TASK = Parameter("task", "Only models that do this: `transcribe`, `speak`, or what the model hub calls them.")
+_TASK = Parameter("task", "Only models that do this.", {"type": "string", "enum": list(models.TASKS)})
 
 OPERATIONS = [
     Operation(
@@ -105,7 +105,7 @@ OPERATIONS = [
             _JSON: (transcripts.Transcription, transcripts.TranscriptionVerbose),
             "text/plain": TEXT,
             "text/vtt": TEXT,
-            _EVENTS: (transcripts.TranscriptTextDelta, transcripts.TranscriptTextDone),
+            _EVENTS: Events((transcripts.TranscriptTextDelta, transcripts.TranscriptTextDone)),
         },
         errors=_HEARD,
     ),
@@ -129,7 +129,8 @@ OPERATIONS = [
         "Speak a text",
         "The audio is sent as it is spoken.",
         body=speech.SpeechRequest,
-        answers={kind.content_type: BYTES for kind in SpeechFormat} | {_EVENTS: (speech.AudioDelta, speech.AudioDone)},
+        answers={kind.content_type: BYTES for kind in SpeechFormat}
+        | {_EVENTS: Events((speech.AudioDelta, speech.AudioDone))},
         errors=(*_SENT, *_WORK, VoiceNotFound, VoiceNotSpoken, UnspeakableText),
     ),
     Operation(
@@ -163,6 +164,7 @@ OPERATIONS = [
         "Make a key for a browser",
         "It opens sessions at /v1/realtime, and nothing else, until it expires.",
         body=client_secrets.ClientSecretRequest,
+        is_body_optional=True,
         answers={_JSON: client_secrets.ClientSecret},
         errors=(*_SENT, ModelNotFound, ModelNotInstalled, UnsupportedTask),
     ),
