@@ -109,6 +109,15 @@ class Media(Section, frozen=True):
     idle: Duration = Duration(60)
 
 
+class Realtime(Section, frozen=True):
+    """[realtime]: WebSockets that hear people speak."""
+
+    sessions: int = 32
+    """At a time; each that has sent audio has a process that listens to it."""
+    session_limit: Duration = Duration(3600)
+    """The longest session, as OpenAI's; what has been said by then is still transcribed."""
+
+
 class Translate(Section, frozen=True):
     """[translate]: the OpenAI-compatible chat endpoint that translates what the model that listens cannot."""
 
@@ -129,15 +138,6 @@ class Voices(Section, frozen=True):
     """Most of each."""
     disk: ByteSize = ByteSize(10**9)
     """Most that all recordings take."""
-
-
-class Realtime(Section, frozen=True):
-    """[realtime]: WebSockets that hear people speak."""
-
-    sessions: int = 32
-    """At a time; each that has sent audio has a process that listens to it."""
-    session_limit: Duration = Duration(3600)
-    """The longest session, as OpenAI's; what has been said by then is still transcribed."""
 
 
 class Logging(Section, frozen=True):
@@ -172,9 +172,9 @@ class Config(Section, frozen=True):
     storage: Storage = Storage()
     residency: Residency = Residency()
     media: Media = Media()
+    realtime: Realtime = Realtime()
     voices: Voices = Voices()
     translate: Translate = Translate()
-    realtime: Realtime = Realtime()
     logging: Logging = Logging()
     mirrors: Mirrors = Mirrors()
     aliases: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_ALIASES))

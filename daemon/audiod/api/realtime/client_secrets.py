@@ -55,7 +55,7 @@ async def create(request: web.Request) -> web.Response:
     request[STAGE] = ""
     asked = parse(body)
     first = opening.new_session(services)
-    session = updated(first, asked.session, opening.default_model(services), services.library.transcriber)
+    session = updated(first, asked.session, opening.default_model(services), opening.checker(services))
     value, expires_at = services.temporary_keys.create(session, asked.expires_after.seconds, request.get(KEY, ""))
     return json_answer(ClientSecret(value, expires_at, session))
 

@@ -9,8 +9,10 @@ import re
 from typing import Literal, Union, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from audiod.api.realtime.sessions import Session
+from audiod.api.transcripts import SpokenLanguage, TokenLogprob, UsageDuration
 from audioproto.errors import AudiodError
 
 APPEND_BYTES = 15 * 2**20
@@ -196,10 +198,6 @@ class ItemDone(ServerEvent, frozen=True, tag="conversation.item.done"):
     previous_item_id: str | None
 
 
-class UsageDuration(msgspec.Struct, frozen=True, tag_field="type", tag="duration"):
-    seconds: float
-
-
 class TranscriptionDelta(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.delta", kw_only=True
 ):
@@ -208,6 +206,7 @@ class TranscriptionDelta(
     item_id: str
     content_index: int = 0
     delta: str
+    logprobs: Union[list[TokenLogprob], UnsetType] = UNSET
 
 
 class TranscriptionCompleted(
@@ -219,6 +218,8 @@ class TranscriptionCompleted(
     content_index: int = 0
     transcript: str
     usage: UsageDuration
+    languages: list[SpokenLanguage]
+    logprobs: Union[list[TokenLogprob], UnsetType] = UNSET
 
 
 class FailureDetail(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import AsyncExitStack, ExitStack
 
@@ -39,7 +40,7 @@ from audiod.media.pool import Ear, Pcm
 from audiod.residency.events import Demand
 from audioproto.errors import AudiodError, BadRequest, OutOfMemory, QueueFull, WorkerDied, all_errors
 from audioproto.types import PCM_RATE_IN, Priority
-from audioproto.worker import Done, Segment, Transcribe
+from audioproto.worker import Done, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ async def realtime(request: web.Request) -> web.WebSocketResponse:
                 await socket.ws.close(code=WSCloseCode.POLICY_VIOLATION, message=error.message.encode()[:100])
             else:
                 machine = TranscriptionMachine(
-                    session, opening.new_id, opening.default_model(services), services.library.transcriber
+                    session, opening.new_id, opening.default_model(services), opening.checker(services)
                 )
                 with services.audio_memory.hold() as held:
                     await _Live(request, socket, machine, held).run()
@@ -213,7 +214,7 @@ class _Live:
             pcm = resources.enter_context(await self._buffer.take(turn.start, turn.end))
         except AudiodError as error:
             resources.close()
-            await self._do(RecognitionEnded(turn.item_id, error))
+            await self._do(RecognitionEnded(turn.item_id, error=error))
             return
         task = self._tasks.create_task(self._transcribe(turn, pcm), name=f"{turn.item_id}: transcript")
         self._turns.add(task)
@@ -222,16 +223,17 @@ class _Live:
 
     async def _transcribe(self, turn: Recognise, pcm: Pcm) -> None:
         committed = time.monotonic()
+        language = ""
         failure: AudiodError | None = None
         try:
             model = self._services.library.transcriber(turn.how.model).id
             self._request[MODEL] = model
             try:
-                await self._recognise(turn, model, pcm)
+                language = await self._recognise(turn, model, pcm)
             except (WorkerDied, OutOfMemory):
                 if self._machine.has_said(turn.item_id):
                     raise
-                await self._recognise(turn, model, pcm)
+                language = await self._recognise(turn, model, pcm)
             self._services.metrics.observe_turn(model, time.monotonic() - committed)
         except AudiodError as error:
             failure = error
@@ -243,15 +245,19 @@ class _Live:
         if failure is not None:
             self._services.metrics.observe_error(failure.code)
             logger.warning("a turn was not transcribed: %s", failure.message)
-        await self._do(RecognitionEnded(turn.item_id, failure))
+        await self._do(RecognitionEnded(turn.item_id, language, failure))
 
-    async def _recognise(self, turn: Recognise, model: str, pcm: Pcm) -> None:
-        work = Transcribe(0, pcm.samples, turn.how.language or "", turn.how.prompt or "")
+    async def _recognise(self, turn: Recognise, model: str, pcm: Pcm) -> str:
+        """Tell the machine what is heard, and return the language that it is in."""
+        work = opening.work(turn.how, pcm.samples, turn.logprobs)
         demand = Demand(pcm.duration_s, Priority.INTERACTIVE)
-        wait_s = bodies.seconds(self._services.config.residency.queue_timeout) or float("inf")
+        wait_s = bodies.seconds(self._services.config.residency.queue_timeout) or math.inf
+        language = ""
         async with at_work(self._request, model, work, demand, wait_s, pcm.fd) as job:
             async for message in job:
                 if isinstance(message, Segment):
-                    await self._do(Recognised(turn.item_id, message.text))
+                    await self._do(Recognised(turn.item_id, message))
                 elif isinstance(message, Done):
+                    language = message.language
                     self._services.metrics.observe_audio(model, pcm.duration_s, message.engine_s)
+        return language or work.language

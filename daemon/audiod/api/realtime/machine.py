@@ -30,14 +30,15 @@ from audiod.api.realtime.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
-    UsageDuration,
     error_detail,
     failure_detail,
 )
-from audiod.api.realtime.sessions import Session, Transcription, updated
+from audiod.api.realtime.sessions import Check, Session, Transcription, updated
+from audiod.api.transcripts import Events, TranscriptTextDelta, TranscriptTextDone, UsageDuration
 from audiod.media.turns import SpeechStarted, SpeechStopped, TurnDetector
 from audioproto.errors import AudiodError
 from audioproto.types import PCM_RATE_IN
+from audioproto.worker import Segment
 
 SHORTEST_SAMPLES = PCM_RATE_IN // 10
 """A turn that a client commits has at least 100 ms, as OpenAI's."""
@@ -70,14 +71,15 @@ class Recognised:
     """More of a turn's transcript."""
 
     item_id: str
-    text: str
+    segment: Segment
 
 
 @dataclass(frozen=True, slots=True)
 class RecognitionEnded:
-    """A turn's transcript is complete, or it failed."""
+    """A turn's transcript is complete, in a `language` (its code), or it failed."""
 
     item_id: str
+    language: str = ""
     error: AudiodError | None = None
 
 
@@ -107,6 +109,7 @@ class Recognise:
     start: int
     end: int
     how: Transcription
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +125,25 @@ Instruction = Union[Send, Recognise, Forget]
 @dataclass(slots=True)
 class _Transcript:
     seconds: float
-    text: str = ""
-    blank: str = ""
-    """White space that is only sent when something follows."""
+    events: Events
+    begun: bool = False
+    """Something of it has been sent."""
 
 
 class TranscriptionMachine:
-    """One session. `new_id` gives unique ids with a prefix; the last two arguments are those of sessions.updated."""
+    """One session. `new_id` gives unique ids with a prefix; the other arguments are those of sessions.updated."""
 
     def __init__(
         self,
         session: Session,
         new_id: Callable[[str], str],
         default_model: str,
-        check_model: Callable[[str], object],
+        check: Check,
     ) -> None:
         self.session = session
         self._new_id = new_id
         self._default_model = default_model
-        self._check_model = check_model
+        self._check = check
         self._heard = 0
         self._start = 0
         """Of the audio that is in no turn yet; of the turn, while there is speech."""
@@ -157,17 +160,17 @@ class TranscriptionMachine:
 
     def has_said(self, item_id: str) -> bool:
         """Whether the client has had any of the item's transcript."""
-        return bool(self._transcripts[item_id].text)
+        return self._transcripts[item_id].begun
 
     def handle(self, happening: Happening) -> list[Instruction]:
         """What is to be done about it, in this order."""
         match happening:
             case AudioHeard():
                 return self._hear(happening)
-            case Recognised(item_id, text):
-                return self._recognised(item_id, text)
-            case RecognitionEnded(item_id, error):
-                return self._ended(item_id, error)
+            case Recognised(item_id, segment):
+                return self._recognised(item_id, segment)
+            case RecognitionEnded():
+                return self._ended(happening)
             case Commit():
                 return self._commit_by_hand(happening)
             case Clear():
@@ -193,7 +196,7 @@ class TranscriptionMachine:
 
     def _update(self, event: SessionUpdate) -> list[Instruction]:
         try:
-            self.session = updated(self.session, event.session, self._default_model, self._check_model)
+            self.session = updated(self.session, event.session, self._default_model, self._check)
         except AudiodError as error:
             return [self._refuse(error, event.event_id)]
         turns = self.session.turns
@@ -254,8 +257,9 @@ class TranscriptionMachine:
         ]
         how = self.session.audio.input.transcription
         if how is not None:
-            self._transcripts[item_id] = _Transcript((end - start) / PCM_RATE_IN)
-            done.append(Recognise(item_id, start, end, how))
+            logprobs = bool(self.session.include)
+            self._transcripts[item_id] = _Transcript((end - start) / PCM_RATE_IN, Events(logprobs))
+            done.append(Recognise(item_id, start, end, how, logprobs))
         return [*done, Forget(end)]
 
     def _begin_anew(self, at: int) -> None:
@@ -266,25 +270,28 @@ class TranscriptionMachine:
 
     # --- transcripts --------------------------------------------------------------------------------------------------
 
-    def _recognised(self, item_id: str, text: str) -> list[Instruction]:
+    def _recognised(self, item_id: str, segment: Segment) -> list[Instruction]:
         transcript = self._transcripts[item_id]
-        text = transcript.blank + text if transcript.text else text.lstrip()
-        said = text.rstrip()
-        transcript.blank = text[len(said) :]
-        if not said:
-            return []
-        transcript.text += said
-        return [Send(TranscriptionDelta(event_id=self._event(), item_id=item_id, delta=said))]
+        deltas = [self._delta(item_id, delta) for delta in transcript.events.add(segment)]
+        transcript.begun |= bool(deltas)
+        return [Send(delta) for delta in deltas]
 
-    def _ended(self, item_id: str, error: AudiodError | None) -> list[Instruction]:
-        transcript = self._transcripts.pop(item_id)
-        if error is not None:
-            failed = TranscriptionFailed(event_id=self._event(), item_id=item_id, error=failure_detail(error))
-            return [Send(failed)]
+    def _delta(self, item_id: str, delta: TranscriptTextDelta) -> TranscriptionDelta:
+        return TranscriptionDelta(event_id=self._event(), item_id=item_id, delta=delta.delta, logprobs=delta.logprobs)
+
+    def _ended(self, ended: RecognitionEnded) -> list[Instruction]:
+        transcript = self._transcripts.pop(ended.item_id)
+        if ended.error is not None:
+            error = failure_detail(ended.error)
+            return [Send(TranscriptionFailed(event_id=self._event(), item_id=ended.item_id, error=error))]
+        *_, done = transcript.events.end(ended.language, transcript.seconds)
+        assert isinstance(done, TranscriptTextDone)
         completed = TranscriptionCompleted(
             event_id=self._event(),
-            item_id=item_id,
-            transcript=transcript.text,
+            item_id=ended.item_id,
+            transcript=done.text,
             usage=UsageDuration(math.ceil(transcript.seconds)),
+            languages=done.languages,
+            logprobs=done.logprobs,
         )
         return [Send(completed)]

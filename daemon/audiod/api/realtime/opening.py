@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from audiod.api.realtime.sessions import Session, Transcription, with_transcription
+from audiod.api.realtime.sessions import Check, Session, Transcription, with_transcription
+from audiod.api.recognition import context
 from audiod.api.services import Services
 from audioproto.errors import AudiodError, BadRequest, ModelNotInstalled, UnsupportedTask
+from audioproto.languages import code_of
 from audioproto.types import Task
+from audioproto.worker import Transcribe
 
 _FIRST_CHOICE = "whisper-1"
 
@@ -45,6 +48,41 @@ def default_model(services: Services) -> str:
     if _FIRST_CHOICE in library.usable_names():
         return _FIRST_CHOICE
     return next((entry.id for entry in library.usable(Task.TRANSCRIBE)), _FIRST_CHOICE)
+
+
+def checker(services: Services) -> Check:
+    """What sessions.updated asks. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask and BadRequest."""
+
+    def check(how: Transcription, logprobs: bool) -> None:
+        try:
+            entry = services.library.transcriber(how.model)
+        except AudiodError as error:
+            error.param = "session.audio.input.transcription.model"
+            raise
+        named = [("languages", language) for language in how.languages or []]
+        if how.language:
+            named.append(("language", how.language))
+        for key, language in named:
+            if entry.languages and code_of(language) not in map(code_of, entry.languages):
+                param = f"session.audio.input.transcription.{key}"
+                raise BadRequest(f"{entry.id} does not know the language {language!r}", param=param)
+        if logprobs and not entry.logprobs:
+            raise BadRequest(f"{entry.id} gives no log probabilities", param="session.include")
+
+    return check
+
+
+def work(how: Transcription, samples: int, logprobs: bool) -> Transcribe:
+    """What a model is told of a turn."""
+    return Transcribe(
+        0,
+        samples,
+        how.language or "",
+        context(how.prompt or ""),
+        languages=how.languages or [],
+        keywords=how.keywords or [],
+        logprobs=logprobs,
+    )
 
 
 def new_session(services: Services, like: Session | None = None) -> Session:
@@ -81,4 +119,5 @@ def open_session(services: Services, query: Query, like: Session | None) -> Sess
         how = msgspec.structs.replace(how, model=model)
     if query.language:
         how = msgspec.structs.replace(how, language=query.language)
+        checker(services)(how, False)
     return with_transcription(session, how) if model or query.language else session

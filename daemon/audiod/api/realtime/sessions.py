@@ -22,6 +22,10 @@ _EAGERNESS_MS = {"low": 2000, "medium": 1000, "auto": 1000, "high": 500}
 """Silence that ends a turn. OpenAI's waits up to 8, 4 and 2 s where a sentence sounds unfinished; we cannot tell."""
 
 
+Check = Callable[["Transcription", bool], object]
+"""Raises an AudiodError where no model transcribes so, or it gives no log probabilities and those are wanted."""
+
+
 class Pcm(msgspec.Struct, frozen=True, tag_field="type", tag=LiveFormat.PCM.value):
     """Mono s16le."""
 
@@ -95,6 +99,7 @@ class Session(msgspec.Struct, frozen=True):
     object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
     type: Literal["transcription"] = "transcription"
     audio: Audio = Audio()
+    include: list[Literal["item.input_audio_transcription.logprobs"]] | UnsetType = UNSET
 
     @property
     def format(self) -> LiveFormat:
@@ -107,18 +112,10 @@ class Session(msgspec.Struct, frozen=True):
         return None if detection is None else detection.turns
 
 
-def updated(
-    session: Session, update: Mapping[str, object], default_model: str, check_model: Callable[[str], object]
-) -> Session:
-    """`session` with the `update` of a client's session object.
-
-    Raises BadRequest naming the key, else what `check_model` raises for a model that cannot transcribe.
-    """
+def updated(session: Session, update: Mapping[str, object], default_model: str, check: Check) -> Session:
+    """`session` with a client's `update` of it. Raises BadRequest naming the key, and what `check` raises."""
     if (kind := update.get("type", "transcription")) != "transcription":
         raise BadRequest(f"type must be transcription, not {kind!r}: no conversations are served", param="session.type")
-    if update.get("include"):
-        message = "log probabilities of live transcripts are not available"
-        raise BadRequest(message, param="session.include")
     try:
         merged = _merge(msgspec.to_builtins(session), update)
     except RecursionError as error:
@@ -135,8 +132,10 @@ def updated(
     if transcription is None:
         return new
     if not transcription.model:
-        return with_transcription(new, msgspec.structs.replace(transcription, model=default_model))
-    check_model(transcription.model)
+        transcription = msgspec.structs.replace(transcription, model=default_model)
+        new = with_transcription(new, transcription)
+    if transcription != session.audio.input.transcription or new.include != session.include:
+        check(transcription, bool(new.include))
     return new
 
 

@@ -46,20 +46,25 @@ from audiod.api.realtime.machine import (
 from audiod.api.realtime.sessions import Session, Transcription, with_transcription
 from audiod.media.turns import FRAME_SAMPLES
 from audioproto.errors import BadRequest, EngineFailed, ModelNotFound
+from audioproto.worker import Segment
 
 SPEECH, SILENCE = 0.9, 0.05
 SECOND = 16_000
 
 
-def check_model(model: str) -> None:
-    if model != "known":
-        raise ModelNotFound(f"there is no model {model!r}", param="model")
+def check(how: Transcription, logprobs: bool) -> None:
+    if how.model != "known":
+        raise ModelNotFound(f"there is no model {how.model!r}", param="model")
+
+
+def said(item_id: str, text: str) -> Recognised:
+    return Recognised(item_id, Segment(0, 0.0, 1.0, text))
 
 
 def machine(**sound: object) -> TranscriptionMachine:
     numbers = itertools.count(1)
     session = with_transcription(Session("sess_1", 0), Transcription("known"))
-    made = TranscriptionMachine(session, lambda prefix: f"{prefix}_{next(numbers)}", "known", check_model)
+    made = TranscriptionMachine(session, lambda prefix: f"{prefix}_{next(numbers)}", "known", check)
     if sound:
         made.handle(SessionUpdate(session={"audio": {"input": sound}}))
     made.handle(Listening())
@@ -100,11 +105,11 @@ def test_a_turn_by_hand_from_commit_to_transcript() -> None:
     assert (added["type"], added["item"]) == ("conversation.item.added", item)
     assert (finished["type"], finished["item"]) == ("conversation.item.done", item)
     assert done[3:] == [Recognise(item["id"], 0, SECOND, Transcription("known")), Forget(SECOND)]
-    (delta,) = sent(session.handle(Recognised(item["id"], " And so ")))
+    (delta,) = sent(session.handle(said(item["id"], " And so ")))
     assert delta["delta"] == "And so"
-    (delta,) = sent(session.handle(Recognised(item["id"], " my fellow Americans.")))
+    (delta,) = sent(session.handle(said(item["id"], " my fellow Americans.")))
     assert delta["delta"] == "  my fellow Americans."
-    (completed,) = sent(session.handle(RecognitionEnded(item["id"])))
+    (completed,) = sent(session.handle(RecognitionEnded(item["id"], "en")))
     assert completed == {
         "type": "conversation.item.input_audio_transcription.completed",
         "event_id": completed["event_id"],
@@ -112,6 +117,7 @@ def test_a_turn_by_hand_from_commit_to_transcript() -> None:
         "content_index": 0,
         "transcript": "And so  my fellow Americans.",
         "usage": {"type": "duration", "seconds": 1},
+        "languages": [{"code": "en"}],
     }
 
 
@@ -197,7 +203,7 @@ def test_silence_has_an_empty_transcript_and_no_deltas() -> None:
     session = machine(turn_detection=None)
     session.handle(AudioHeard(SECOND))
     item = sent(session.handle(Commit()))[0]["item_id"]
-    assert session.handle(Recognised(item, "  ")) == []
+    assert session.handle(said(item, "  ")) == []
     assert not session.has_said(item)
     assert sent(session.handle(RecognitionEnded(item)))[0]["transcript"] == ""
 
@@ -206,7 +212,7 @@ def test_a_turn_that_fails_says_so_of_its_item() -> None:
     session = machine(turn_detection=None)
     session.handle(AudioHeard(SECOND))
     item = sent(session.handle(Commit()))[0]["item_id"]
-    (failed,) = sent(session.handle(RecognitionEnded(item, EngineFailed("out of ideas"))))
+    (failed,) = sent(session.handle(RecognitionEnded(item, error=EngineFailed("out of ideas"))))
     assert failed["type"] == "conversation.item.input_audio_transcription.failed"
     wanted = {"type": "server_error", "code": "engine_failed", "message": "out of ideas", "param": None}
     assert (failed["item_id"], failed["content_index"], failed["error"]) == (item, 0, wanted)
@@ -332,13 +338,13 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(data=st.data(), text=st.text(" ab", max_size=4))
     def recognise(self, data: st.DataObject, text: str) -> None:
-        self.do(Recognised(data.draw(st.sampled_from(sorted(self.open))), text))
+        self.do(said(data.draw(st.sampled_from(sorted(self.open))), text))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), fails=st.booleans())
     def end(self, data: st.DataObject, fails: bool) -> None:
         item_id = data.draw(st.sampled_from(sorted(self.open)))
-        self.do(RecognitionEnded(item_id, EngineFailed("no") if fails else None))
+        self.do(RecognitionEnded(item_id, error=EngineFailed("no") if fails else None))
         assert item_id not in self.open
 
 

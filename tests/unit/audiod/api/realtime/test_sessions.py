@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiod.api.realtime.sessions import Session, updated
+from audiod.api.realtime.sessions import Session, Transcription, updated
 from audiod.media.live import LiveFormat
 from audiod.media.turns import TurnSettings
 from audioproto.errors import BadRequest, ModelNotFound
@@ -17,13 +17,15 @@ from audioproto.errors import BadRequest, ModelNotFound
 FIRST = Session("sess_1", 1_800_000_000)
 
 
-def check_model(model: str) -> None:
-    if model != "known":
-        raise ModelNotFound(f"there is no model {model!r}", param="model")
+def check(how: Transcription, logprobs: bool) -> None:
+    if how.model != "known":
+        raise ModelNotFound(f"there is no model {how.model!r}", param="model")
+    if logprobs and how.language == "de":
+        raise BadRequest("no log probabilities", param="session.include")
 
 
 def update(session: Session, **keys: object) -> Session:
-    return updated(session, keys, "known", check_model)
+    return updated(session, keys, "known", check)
 
 
 def of_input(session: Session, **keys: object) -> Session:
@@ -116,7 +118,14 @@ def test_a_format_of_another_type_leaves_nothing_of_the_old_one(name: str) -> No
         ({"audio": {"input": {"turn_detection": "server_vad"}}}, "session.audio.input.turn_detection"),
         ({"audio": {"input": {"noise_reduction": {"strength": 1}}}}, "session.audio.input.noise_reduction.type"),
         ({"audio": {"input": {"transcription": {"language": 3}}}}, "session.audio.input.transcription.language"),
-        ({"include": ["item.input_audio_transcription.logprobs"]}, "session.include"),
+        ({"include": ["everything"]}, "session.include[0]"),
+        (
+            {
+                "include": ["item.input_audio_transcription.logprobs"],
+                "audio": {"input": {"transcription": {"language": "de"}}},
+            },
+            "session.include",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(keys: dict[str, object], param: str) -> None:
