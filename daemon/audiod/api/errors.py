@@ -14,7 +14,7 @@ from aiohttp import web
 from audioproto.errors import AudiodError, BadRequest, MethodNotAllowed, NotFound, Unavailable, UploadTooLarge
 
 
-class _Detail(msgspec.Struct):
+class ErrorDetail(msgspec.Struct):
     message: str
     type: str
     param: str | None
@@ -23,8 +23,8 @@ class _Detail(msgspec.Struct):
     """Ours, not OpenAI's: the place in the queue, from 1."""
 
 
-class _Envelope(msgspec.Struct):
-    error: _Detail
+class ErrorEnvelope(msgspec.Struct):
+    error: ErrorDetail
 
 
 def _type_of(status: int) -> str:
@@ -47,8 +47,8 @@ def envelope(error: AudiodError) -> bytes:
     """The JSON body for `error`; the hint is part of the message, because SDKs show nothing else."""
     message = f"{error.message} (try: {error.hint})" if error.hint else error.message
     position = msgspec.UNSET if error.position is None else error.position
-    detail = _Detail(message, _type_of(error.http_status), error.param or None, error.code, position)
-    return msgspec.json.encode(_Envelope(detail))
+    detail = ErrorDetail(message, _type_of(error.http_status), error.param or None, error.code, position)
+    return msgspec.json.encode(ErrorEnvelope(detail))
 
 
 def response(error: AudiodError) -> web.Response:

@@ -17,7 +17,7 @@ from audiod.models.catalogue import ModelEntry
 from audioproto.errors import BadRequest, ModelNotFound, PermissionDenied
 from audioproto.types import Residency, Task
 
-_TASKS = {
+TASKS = {
     "automatic-speech-recognition": Task.TRANSCRIBE,
     "text-to-speech": Task.SPEAK,
 } | {str(task): task for task in Task}
@@ -93,9 +93,9 @@ def _named(request: web.Request) -> list[str]:
     asked = request.query.get("task")
     if asked is None:
         return library.usable_names()
-    if asked not in _TASKS:
-        raise BadRequest(f"task must be one of {', '.join(_TASKS)}", param="task")
-    return [name for name in library.usable_names() if library.named(name).task is _TASKS[asked]]
+    if asked not in TASKS:
+        raise BadRequest(f"task must be one of {', '.join(TASKS)}", param="task")
+    return [name for name in library.usable_names() if library.named(name).task is TASKS[asked]]
 
 
 def _usable(request: web.Request) -> str:

@@ -37,10 +37,13 @@ class SpeechFields(msgspec.Struct, kw_only=True):
     Unknown keys are ignored, because real clients send them; what may be left out may also be null.
     """
 
-    model: Annotated[str, Meta(description="A model's id, or an alias such as `tts-1`.")]
+    model: Annotated[str, Meta(description="A model's id, or an alias of one.", examples=["tts-1"])]
     voice: Annotated[
         Union[str, VoiceObject, None],
-        Meta(description="A voice of the model, or one of OpenAI's names; the model's own where there is none."),
+        Meta(
+            description="A voice of the model, or one of OpenAI's names; the model's own where there is none.",
+            examples=["alloy"],
+        ),
     ] = None
     instructions: Annotated[
         Instructions | None, Meta(description="How to say it; ignored by models that take none.")
@@ -102,7 +105,7 @@ async def speak_into(spool: Spool, request: web.Request, speech: Speech) -> Spok
     The model is given back when it has spoken, however slowly the spool is read. Raises AudiodError.
     """
     services = request.app[SERVICES]
-    request[MODEL] = speech.model
+    request[MODEL], request[STAGE] = speech.model, ""
     rate = spoken_bytes = 0
     engine_s, tempo = 0.0, 1.0
     demand = speech.wishes.to_speak(speech.work.text)

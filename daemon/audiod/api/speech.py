@@ -42,7 +42,13 @@ class StreamFormat(StrEnum):
 class SpeechRequest(SpeechFields, kw_only=True):
     """Text to be spoken."""
 
-    input: Annotated[str, Meta(description="The text; at most `server.input_characters` characters, 4096 by default.")]
+    input: Annotated[
+        str,
+        Meta(
+            description="The text; at most `server.input_characters` characters, 4096 by default.",
+            examples=["Hello there."],
+        ),
+    ]
     response_format: SpeechFormat | None = SpeechFormat.MP3
     stream_format: StreamFormat | None = StreamFormat.AUDIO
 

@@ -34,7 +34,7 @@ class VoiceActivityDetection(msgspec.Struct):
 class TranscriptionForm(msgspec.Struct):
     """The fields beside `file`. Unknown ones are ignored, because real clients send them."""
 
-    model: Annotated[str, Meta(description="A model that transcribes, or an alias of one, such as whisper-1.")]
+    model: Annotated[str, Meta(description="A model that transcribes, or an alias of one.", examples=["whisper-1"])]
     language: Annotated[str, Meta(description="ISO 639-1 code, tag or English name; recognised where left out.")] = ""
     languages: Annotated[
         list[str], Meta(max_length=100, description="Candidates, of which the likeliest is taken.")

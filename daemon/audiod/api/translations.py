@@ -21,7 +21,7 @@ from audioproto.worker import Transcribe
 class TranslationForm(msgspec.Struct):
     """The fields beside `file`. Unknown ones are ignored, because real clients send them."""
 
-    model: Annotated[str, Meta(description="A model that transcribes, or an alias of one, such as whisper-1.")]
+    model: Annotated[str, Meta(description="A model that transcribes, or an alias of one.", examples=["whisper-1"])]
     prompt: Annotated[
         str, Meta(max_length=10_000, description="Text that could have been said before, in English.")
     ] = ""

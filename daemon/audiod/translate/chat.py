@@ -32,7 +32,7 @@ _OURS = aiohttp.ClientTimeout(total=None, sock_connect=10)
 _ANSWER_BYTES = 1024 * 1024
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _REFUSING_US = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-"""Answers of these statuses may repeat the key, so they are told nobody."""
+"""Answers of these statuses may repeat parts of the key, so they are not logged."""
 
 _LOOK = "check [translate] in audiod.toml, and the endpoint itself"
 
@@ -62,6 +62,7 @@ class Translator:
 
     def __init__(self, settings: config.Translate, key: str = "") -> None:
         self._settings = settings
+        self._key = key
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
         self._timeout_s = None if settings.timeout < 0 else float(settings.timeout)
@@ -173,7 +174,8 @@ class Translator:
         if status >= 500 or status in _PASSING:
             return _Passing(message, _pause_s(answer.headers.get("Retry-After", "")))
         if status not in _REFUSING_US:
-            logger.warning("%s: %s", message, content[:500].decode(errors="replace"))
+            told = content[:500].decode(errors="replace")
+            logger.warning("%s: %s", message, told.replace(self._key, "KEY") if self._key else told)
         return TranslatorFailed(message, hint=_LOOK)
 
 

@@ -5,7 +5,7 @@ The keys themselves are secrets.py's.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -32,7 +32,7 @@ class ClientSecretRequest(msgspec.Struct):
 
     expires_after: ExpiresAfter = msgspec.field(default_factory=ExpiresAfter)
     session: Annotated[
-        dict[str, object], Meta(description="A transcription session, as in the event session.update.")
+        dict[str, Any], Meta(description="A transcription session, as in the event session.update.")
     ] = {}
 
 
