@@ -71,6 +71,12 @@ def test_a_wrong_key_is_401_and_is_not_repeated(keyed: Keyed, header: str) -> No
     assert b"sk-" not in answer.body
 
 
+def test_a_key_of_any_bytes_is_only_wrong(keyed: Keyed) -> None:
+    assert socket_status(keyed, "Authorization: Bearer sk-\udcff\udc80") == 401
+    assert socket_status(keyed, "Authorization: Bearer 钥匙") == 401
+    assert socket_status(keyed, f"Authorization: Bearer {'x' * 8000}") == 401
+
+
 def test_the_keys_reach_no_process_and_no_output(keyed: Keyed) -> None:
     assert keyed.ctl("load", "hibari").returncode == 0
     model = keyed.model("hibari")
@@ -201,7 +207,7 @@ def socket_status(daemon: Daemon, *headers: str) -> int:
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
         )
         lines = ("GET /v1/audio/speech/stream HTTP/1.1", f"Host: {address.netloc}", *upgrade, *headers, "", "")
-        sock.sendall("\r\n".join(lines).encode())
+        sock.sendall("\r\n".join(lines).encode(errors="surrogateescape"))
         with HTTPResponse(sock) as response:
             response.begin()
             return response.status
