@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Literal, Union
 
@@ -154,7 +154,7 @@ class ListedVoice(msgspec.Struct, frozen=True):
 class VoiceList(msgspec.Struct, frozen=True):
     """All voices, as Kokoro-FastAPI and Speaches list them; with `?legacy=true` their ids alone."""
 
-    voices: Union[list[ListedVoice], list[str]]
+    voices: Sequence[Union[ListedVoice, str]]
 
 
 # --- voices -----------------------------------------------------------------------------------------------------------
