@@ -102,7 +102,7 @@ async def speak_into(spool: Spool, request: web.Request, speech: Speech) -> Spok
     The model is given back when it has spoken, however slowly the spool is read. Raises AudiodError.
     """
     services = request.app[SERVICES]
-    request[MODEL] = speech.model
+    request[MODEL], request[STAGE] = speech.model, ""
     rate = spoken_bytes = 0
     engine_s, tempo = 0.0, 1.0
     demand = speech.wishes.to_speak(speech.work.text)
