@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from http.client import HTTPResponse
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import openai
 import pytest
 
-from clients import TRANSCRIPTIONS, Remains, client, held_bytes, leases
+from clients import TRANSCRIPTIONS, Client, Remains, client, held_bytes, leases
 from daemons import AUDIO, Daemon, running
 from scraping import until
 from sounds import muxed, sweep, wav
@@ -356,49 +357,75 @@ def test_the_sdk_reads_the_events(sdk: openai.OpenAI) -> None:
     assert events[-1].usage.type == "tokens"
 
 
+@pytest.fixture(scope="module")
+def dictating(tmp_path_factory: pytest.TempPathFactory, state_dir: Path, engines_made: Path) -> Iterator[Daemon]:
+    """A daemon with the model that hears what its prompt says; it is up."""
+    with running(tmp_path_factory.mktemp("dictating"), state_dir, made=engines_made) as started:
+        with listening(started, "hear One.") as one:
+            assert one.answer().status == 200
+        yield started
+
+
 @contextlib.contextmanager
-def listening(daemon: Daemon, file: bytes) -> Iterator[HTTPResponse]:
-    """A streamed answer of which nothing has been read."""
-    body = part("stream", "true") + part("model", "whisper-base") + part("file", file) + b"--b--\r\n"
-    with client(daemon) as one:
+def listening(daemon: Daemon, prompt: str, receive_bytes: int = 0) -> Iterator[Client]:
+    """Who has asked for events, and has not read any."""
+    fields = (part(name, text) for name, text in (("stream", "true"), ("model", "dictating"), ("prompt", prompt)))
+    body = b"".join(fields) + part("file", CLIP) + b"--b--\r\n"
+    with client(daemon, receive_bytes) as one:
         one.send_head(TRANSCRIPTIONS, "multipart/form-data; boundary=b", len(body))
         one.sock.sendall(body)
-        yield one.answer()
+        yield one
+        with contextlib.suppress(OSError):  # already gone
+            one.sock.shutdown(socket.SHUT_RDWR)  # whoever still has the answer would keep the connection open
 
 
-def test_events_come_while_the_model_still_listens_and_who_leaves_stops_it(daemon: Daemon) -> None:
-    remains = Remains(daemon)
-    with listening(daemon, LONG) as answer:
+def remains_of(dictating: Daemon) -> Remains:
+    """With the model up."""
+    assert dictating.ctl("load", "dictating").returncode == 0
+    return Remains(dictating)
+
+
+def test_events_come_while_the_model_still_listens_and_who_leaves_stops_it(dictating: Daemon) -> None:
+    remains = remains_of(dictating)
+    with listening(dictating, "hear One.; take 0.5; hear Two.; many 100000 on") as one:
+        answer = one.answer()
         assert answer.headers["Content-Type"].startswith("text/event-stream")
-        assert read_event(answer)["delta"].startswith("And so")
-        assert leases(daemon, "whisper-base") == 1
+        assert read_event(answer) == {"type": "transcript.text.delta", "delta": "One."}
+        assert read_event(answer) == {"type": "transcript.text.delta", "delta": " Two."}
+        assert leases(dictating, "dictating") == 1
     remains.check()
 
 
-def test_a_model_that_dies_in_the_middle_ends_the_events_with_an_error(daemon: Daemon) -> None:
-    remains = Remains(daemon)
-    with listening(daemon, LONG) as answer:
-        assert read_event(answer)["type"] == "transcript.text.delta"
-        os.kill(daemon.model("whisper-base")["worker_pid"], signal.SIGKILL)
-        *_, last = events_in(answer.read())
-    assert last["error"]["code"] == "worker_died"
+@pytest.mark.parametrize(("step", "code"), [("die", "worker_died"), ("fail", "engine_failed")])
+def test_a_model_that_fails_in_the_middle_ends_the_events_with_an_error(
+    dictating: Daemon, step: str, code: str
+) -> None:
+    remains = remains_of(dictating)
+    with listening(dictating, f"hear One.; take 0.2; {step}") as one:
+        first, last = events_in(one.answer().read())
+    assert first["delta"] == "One."
+    assert last["error"]["code"] == code
     assert set(last["error"]) >= {"message", "type", "param", "code"}
     remains.check()
 
 
-def test_a_model_that_dies_before_the_first_event_is_forgiven(daemon: Daemon) -> None:
-    assert heard(daemon)["text"]
-    victim = daemon.model("whisper-base")["worker_pid"]
+def test_a_model_that_dies_before_the_first_event_is_forgiven(dictating: Daemon) -> None:
+    assert dictating.ctl("load", "dictating").returncode == 0
+    victim = dictating.model("dictating")["worker_pid"]
     os.kill(victim, signal.SIGSTOP)
-    body = part("stream", "true") + part("model", "whisper-base") + part("file", CLIP) + b"--b--\r\n"
-    with client(daemon) as one:
-        one.send_head(TRANSCRIPTIONS, "multipart/form-data; boundary=b", len(body))
-        one.sock.sendall(body)
-        until(lambda: leases(daemon, "whisper-base") == 1)
+    with listening(dictating, "hear One.") as one:
+        until(lambda: leases(dictating, "dictating") == 1)
         os.kill(victim, signal.SIGKILL)
         answer = one.answer()
         assert answer.status == 200
-        assert events_in(answer.read())[-1]["type"] == "transcript.text.done"
+        assert events_in(answer.read())[-1]["text"] == "One."
+
+
+def test_a_model_that_always_fails_before_the_first_event_is_an_answer_of_its_own(dictating: Daemon) -> None:
+    for step, status, code in (("die", 503, "worker_died"), ("fail", 500, "engine_failed")):
+        with listening(dictating, step) as one:
+            found, error = one.error()
+        assert (found, error["code"]) == (status, code)
 
 
 def test_an_error_before_the_first_event_is_an_answer_of_its_own(daemon: Daemon) -> None:
@@ -406,10 +433,13 @@ def test_an_error_before_the_first_event_is_an_answer_of_its_own(daemon: Daemon)
     assert refusal(ask(daemon, ("stream", "true"), ("language", "zz")))["param"] == "language"
 
 
-def test_who_reads_nothing_holds_neither_the_model_nor_the_audio(daemon: Daemon) -> None:
-    remains = Remains(daemon)
-    with listening(daemon, LONG) as answer:
-        until(lambda: leases(daemon, "whisper-base") == 0)
-        until(lambda: held_bytes(daemon) == 0)
-        assert events_in(answer.read())[-1]["type"] == "transcript.text.done"
+def test_who_reads_nothing_holds_neither_the_model_nor_the_audio(dictating: Daemon) -> None:
+    remains = remains_of(dictating)
+    with listening(dictating, "many 50000 a word or two", receive_bytes=8192) as one:
+        answer = one.answer()
+        until(lambda: leases(dictating, "dictating") == 0)
+        assert held_bytes(dictating) == 0
+        *deltas, done = events_in(answer.read())
+        assert len(deltas) == 50_000
+        assert done["text"] == "".join(event["delta"] for event in deltas)
     remains.check()
