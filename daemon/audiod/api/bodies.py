@@ -123,7 +123,7 @@ def decode_json(body: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
             message = f"{field} must be one of {choices}"
         raise BadRequest(message, param=field) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
+        raise BadRequest(f"what was sent is not JSON: {error}") from error
 
 
 def field_of(message: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -19,8 +18,9 @@ from audiod.api.services import BEGUN, SERVICES
 from audioproto.errors import BadRequest
 
 PING_S = 30.0
-"""A frame so often keeps proxies from closing what they take for idle (nginx after 60 s), and shows the kernel when
-the client's host is gone. That a pong comes is not asked: behind audio that a player takes as it plays, it is late."""
+"""A frame so often keeps proxies from closing what they take for idle (nginx after 60 s), and lets the kernel find out
+within its retries (15 min) that the client's host is gone. No pong is waited for, as aiohttp's own heartbeat does: it
+would be late behind audio that a player takes no faster than it plays."""
 
 
 class Socket:
@@ -84,10 +84,7 @@ class Socket:
             self._closing = asyncio.get_running_loop().create_task(closing, name="closing a WebSocket")
 
     async def keep_open(self) -> None:
-        """Ping for as long as it is open. The kernel cuts it where nothing is taken for `server.answer_stall`."""
-        inner = self.ws.get_extra_info("socket")
-        if self._answer_stall_s is not None and inner is not None and inner.family != socket.AF_UNIX:
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(self._answer_stall_s * 1000)))
+        """Ping for as long as it is open."""
         with contextlib.suppress(ConnectionError):
             while True:
                 await asyncio.sleep(PING_S)
