@@ -48,7 +48,7 @@ class Server(Section, frozen=True):
     open_names: bool = True
     """Whether the names of models and embedded voices are told to whoever asks without a key."""
     cors_origins: list[str] = []
-    """Origins, such as `https://example.org`, whose pages may use the API in a browser; `*` is all."""
+    """Origins, such as `http://localhost:3000`, whose pages may use the API in a browser; `*` is all."""
     stop_timeout: Duration = Duration(300)
     """How long running requests may take to end when the daemon is stopped."""
 

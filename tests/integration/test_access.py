@@ -71,6 +71,12 @@ def test_a_wrong_key_is_401_and_is_not_repeated(keyed: Keyed, header: str) -> No
     assert b"sk-" not in answer.body
 
 
+def test_a_key_of_any_bytes_is_only_wrong(keyed: Keyed) -> None:
+    assert socket_status(keyed, "Authorization: Bearer sk-\udcff\udc80") == 401
+    assert socket_status(keyed, "Authorization: Bearer 钥匙") == 401
+    assert socket_status(keyed, f"Authorization: Bearer {'x' * 8000}") == 401
+
+
 def test_the_keys_reach_no_process_and_no_output(keyed: Keyed) -> None:
     assert keyed.ctl("load", "hibari").returncode == 0
     model = keyed.model("hibari")
@@ -191,12 +197,17 @@ def test_pages_are_told_nothing_unless_configured(daemon: Daemon) -> None:
 
 
 def socket_status(daemon: Daemon, *headers: str) -> int:
-    """What is said to a request for a WebSocket on a path that has none: 404, where it may ask at all."""
+    """What is said to a request for a WebSocket: 101 to who may open one."""
     address = urlsplit(daemon.url)
     with socket.create_connection((address.hostname or "", address.port or 0), 60) as sock:
-        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eHg=")
-        lines = ("GET /v1/nothing HTTP/1.1", f"Host: {address.netloc}", *upgrade, *headers, "", "")
-        sock.sendall("\r\n".join(lines).encode())
+        upgrade = (
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        )
+        lines = ("GET /v1/audio/speech/stream HTTP/1.1", f"Host: {address.netloc}", *upgrade, *headers, "", "")
+        sock.sendall("\r\n".join(lines).encode(errors="surrogateescape"))
         with HTTPResponse(sock) as response:
             response.begin()
             return response.status
@@ -206,8 +217,8 @@ def test_browsers_send_their_key_as_a_subprotocol(keyed: Keyed) -> None:
     protocols = "Sec-WebSocket-Protocol: realtime, openai-insecure-api-key."
     assert socket_status(keyed) == 401
     assert socket_status(keyed, protocols + "sk-three") == 401
-    assert socket_status(keyed, protocols + "sk-two") == 404
-    assert socket_status(keyed, "Authorization: Bearer sk-one") == 404
+    assert socket_status(keyed, protocols + "sk-two") == 101
+    assert socket_status(keyed, "Authorization: Bearer sk-one") == 101
 
 
 @pytest.mark.parametrize(
@@ -215,11 +226,11 @@ def test_browsers_send_their_key_as_a_subprotocol(keyed: Keyed) -> None:
     [
         ("https://evil.example", 403),
         ("null", 403),
-        ("http://localhost:5173", 404),
-        ("http://127.0.0.1:3000", 404),
-        ("http://[::1]:3000", 404),
+        ("http://localhost:5173", 101),
+        ("http://127.0.0.1:3000", 101),
+        ("http://[::1]:3000", 101),
     ],
 )
 def test_where_no_key_is_needed_no_foreign_page_opens_a_websocket(daemon: Daemon, origin: str, status: int) -> None:
     assert socket_status(daemon, f"Origin: {origin}") == status
-    assert socket_status(daemon) == 404
+    assert socket_status(daemon) == 101

@@ -8,6 +8,7 @@ import math
 import struct
 import wave
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import openai
 import pytest
 from openai.types.audio import Voice, VoiceConsent
 
+from clients import Remains
+from clients import client as leaving
 from daemons import AUDIO, Daemon, running
 
 JFK = AUDIO / "jfk.wav"
@@ -248,6 +251,41 @@ def test_json_that_is_no_prompt_is_refused(daemon: Daemon, body: bytes) -> None:
     status, answer = daemon.request("POST", "/v1/audio/voices", body, Content_Type="application/json")
     assert status == 400
     assert json.loads(answer)["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("sent_bytes", [0, 200, 40_000])
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(
+    daemon: Daemon, consent: VoiceConsent, sent_bytes: int
+) -> None:
+    before = got(daemon, "voices?legacy=true")
+    remains = Remains(daemon)
+    body, kind = form({"name": "John", "consent": consent.id}, audio_sample=SAMPLE)
+    with leaving(daemon) as one:
+        one.send_head("/v1/audio/voices", kind, len(body))
+        one.sock.sendall(body[:sent_bytes])
+    remains.check()
+    assert got(daemon, "voices?legacy=true") == before
+
+
+def test_a_preview_can_be_sought_in(client: openai.OpenAI, daemon: Daemon, consent: VoiceConsent) -> None:
+    voice = client.audio.voices.create(name="x", consent=consent.id, audio_sample=SAMPLE).id
+    path = f"/v1/audio/voices/{voice}/preview"
+    whole = daemon.get(path)[1]
+    assert daemon.request("GET", path, Range="bytes=44-143") == (206, whole[44:144])
+    assert daemon.request("HEAD", path) == (200, b"")
+    client.audio.voices.delete(voice)
+
+
+def test_voices_made_at_the_same_time_are_all_there(daemon: Daemon, consent: VoiceConsent) -> None:
+    fields = {"name": "John", "consent": consent.id}
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: post(daemon, "voices", fields, audio_sample=SAMPLE), range(16)))
+    assert {status for status, _ in answers} == {200}
+    made = {answer["id"] for _, answer in answers}
+    assert len(made) == 16
+    assert made <= set(got(daemon, "voices?legacy=true")["voices"])
+    for voice in made:
+        assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
 
 
 def test_a_models_own_voices_are_listed_and_cannot_be_deleted(daemon: Daemon) -> None:

@@ -78,7 +78,7 @@ def _check_page(request: web.Request) -> None:
     page = urlsplit(origin)
     allowed = request.app[SERVICES].config.server.cors_origins
     if page.netloc != request.host and not _is_loopback(page.hostname or "") and not cors.allows(allowed, origin):
-        raise PermissionDenied(f"pages of {origin[:200]} may not use this server", hint="server.cors_origins")
+        raise PermissionDenied(f"pages of {origin[:200]} may not use this server", hint="add it to server.cors_origins")
 
 
 def _is_loopback(host: str) -> bool:

@@ -74,10 +74,7 @@ class Keys:
 
 def refusal() -> Unauthorized:
     """What is said to those who have no key, or a wrong one."""
-    return Unauthorized(
-        "the API key is missing or wrong; send it as `Authorization: Bearer KEY`",
-        hint="whoever runs this server has the keys",
-    )
+    return Unauthorized("the API key is missing or wrong; send it as `Authorization: Bearer KEY`")
 
 
 def digest_of(key: str) -> bytes:

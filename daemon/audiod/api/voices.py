@@ -217,7 +217,10 @@ async def preview_voice(request: web.Request) -> web.StreamResponse:
         _own(services, voice)
     if stored is None or not stored.audio_bytes:
         raise NotFound(f"{voice} was made from no recording; POST /v1/audio/speech lets it speak", param="voice_id")
-    return web.FileResponse(services.voices.voices.audio_file(voice), headers={"Content-Type": "audio/wav"})
+    file = services.voices.voices.audio_file(voice)
+    if not await asyncio.to_thread(file.is_file):
+        raise NotFound(f"the recording of {voice} is gone from the disk", hint="audioctl doctor", param="voice_id")
+    return web.FileResponse(file, headers={"Content-Type": "audio/wav"})
 
 
 async def _store_prompt(request: web.Request, asked: VoicePrompt) -> web.Response:
