@@ -12,7 +12,7 @@ import math
 import time
 from contextlib import AsyncExitStack, ExitStack
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, web
 
 from audiod.api import access, bodies
 from audiod.api.demand import at_work
@@ -118,10 +118,9 @@ class _Live:
         await self._socket.ws.close(code=WSCloseCode.GOING_AWAY, message=b"the session has expired")
 
     async def _read(self) -> None:
-        async for message in self._socket.ws:
-            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                with self._socket.at_work():
-                    await self._take(message.data)
+        while (frame := await self._socket.receive()) is not None:
+            with self._socket.at_work():
+                await self._take(frame)
 
     async def _take(self, frame: str | bytes) -> None:
         event_id = None
