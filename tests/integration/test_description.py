@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 
 from daemons import Daemon
@@ -33,3 +35,23 @@ def test_the_page_has_no_other_files_than_its_own(daemon: Daemon) -> None:
         status, body = daemon.get(f"/docs/{name}")
         assert status == 404
         assert json.loads(body)["error"]["code"] == "not_found"
+
+
+# Not asked: whether whatever fits the schema is accepted. Recordings that are none, models and voices that are not
+# there and texts that nobody can say fit it, and are refused.
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,negative_data_rejection,unsupported_method,missing_required_header,"
+    "use_after_free,ensure_resource_availability"
+)
+
+
+def test_the_daemon_does_what_the_description_says(daemon: Daemon) -> None:
+    """By schemathesis, with requests that fit the description and requests that do not."""
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{daemon.url}/openapi.json"),
+        *("--url", daemon.url, "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "5"),
+        *("--seed", "1", "--generation-deterministic", "--request-timeout", "60"),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=daemon.directory, timeout=280)
+    assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr

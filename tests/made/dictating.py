@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator
 from typing import ClassVar
 
+from audioproto.errors import EngineFailed
 from audioproto.types import Hold
 from audioproto.worker import Segment, Transcribe
 from audioworker import engine
@@ -42,7 +43,7 @@ class Engine(engine.Engine, engine.Transcriber):
                 case "die":
                     os._exit(3)
                 case "fail":
-                    raise RuntimeError("told to fail")
+                    raise EngineFailed("told to fail")
             if cancelled():
                 break
         return request.language or "en"

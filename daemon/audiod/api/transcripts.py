@@ -189,7 +189,7 @@ class Events:
 
     def __init__(self, logprobs: bool = False) -> None:
         self._segments: list[Segment] = []
-        self._text = ""
+        self._deltas: list[str] = []
         self._space = ""
         """At the end of what has come, held back: it belongs to the text only if more comes."""
         self._wants_logprobs = logprobs
@@ -197,21 +197,21 @@ class Events:
     def add(self, segment: Segment) -> Iterator[TranscriptTextDelta]:
         """The event for a segment, if it brings any text."""
         self._segments.append(segment)
-        come = self._space + segment.text if self._text else segment.text.lstrip()
+        come = self._space + segment.text if self._deltas else segment.text.lstrip()
         delta = come.rstrip()
         self._space = come[len(delta) :]
         if delta:
-            self._text += delta
+            self._deltas.append(delta)
             yield TranscriptTextDelta(delta, _logprobs([segment]) if self._wants_logprobs else UNSET)
 
     def end(self, language: str, duration_s: float) -> Iterator[Union[TranscriptTextDelta, TranscriptTextDone]]:
         """The last events. Clients are promised a delta, so silence has one too."""
-        if not self._text:
+        if not self._deltas:
             yield TranscriptTextDelta("")
         given, taken = math.ceil(duration_s * AUDIO_TOKENS_PER_S), sum(len(one.tokens) for one in self._segments)
         usage = UsageTokens(given, InputTokens(given), taken, given + taken)
         logprobs = _logprobs(self._segments) if self._wants_logprobs else UNSET
-        yield TranscriptTextDone(self._text, usage, _languages(language), logprobs)
+        yield TranscriptTextDone("".join(self._deltas), usage, _languages(language), logprobs)
 
 
 def _usage(duration_s: float) -> UsageDuration:

@@ -56,6 +56,23 @@ def test_the_types_that_decode_requests_make_the_schemas(description: dict[str, 
     assert set(speech["required"]) == {"input", "model"}
 
 
+def test_forms_have_their_files_and_the_names_of_arrays_that_go_over_the_wire(description: dict[str, Any]) -> None:
+    operation = description["paths"]["/v1/audio/transcriptions"]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["file"]["format"] == "binary"
+    assert form["required"] == ["file", "model"]
+    assert "timestamp_granularities[]" in form["properties"]
+    assert "timestamp_granularities" not in form["properties"]
+
+
+def test_answers_are_described_by_content_type(description: dict[str, Any]) -> None:
+    content = description["paths"]["/v1/audio/speech"]["post"]["responses"]["200"]["content"]
+    assert {"audio/mpeg", "audio/wav", "audio/pcm", "text/event-stream"} <= set(content)
+    event = content["text/event-stream"]["schema"]["properties"]["data"]
+    assert event["contentMediaType"] == "application/json"
+    assert {"$ref": "#/components/schemas/AudioDelta"} in event["contentSchema"]["anyOf"]
+
+
 def test_errors_have_one_shape_and_tell_their_codes(description: dict[str, Any]) -> None:
     envelope = description["components"]["schemas"]["ErrorEnvelope"]
     assert envelope["required"] == ["error"]
