@@ -76,6 +76,15 @@ def sdk(daemon: Daemon) -> Iterator[openai.OpenAI]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def dictating(tmp_path_factory: pytest.TempPathFactory, state_dir: Path, engines_made: Path) -> Iterator[Daemon]:
+    """A daemon with the model that hears what its prompt says; it is up."""
+    with running(tmp_path_factory.mktemp("dictating"), state_dir, made=engines_made) as started:
+        with listening(started, "hear One.") as one:
+            assert one.answer().status == 200
+        yield started
+
+
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
@@ -103,21 +112,47 @@ def test_all_that_openai_knows_is_taken_at_once(daemon: Daemon, sdk: openai.Open
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "told"),
     [
-        [("chunking_strategy", "auto"), ("temperature", "0.2"), ("language", "en-US")],
-        [("chunking_strategy", '{"type": "server_vad", "threshold": 0.5}'), ("language", "English")],
-        [("chunking_strategy[type]", "server_vad"), ("chunking_strategy[prefix_padding_ms]", "100")],
-        [("languages", "en"), ("languages", "de"), ("keywords", "tents"), ("keywords", "Concord")],
-        [("language", ""), ("prompt", ""), ("temperature", ""), ("response_format", ""), ("stream", "")],
-        [("stream", "false"), ("language", "auto"), ("without_timestamps", "true"), ("nested[a][]", "1")],
-        [("language", "en"), ("prompt", "convert the audio to text")],
-        [("stream", "true"), ("response_format", "verbose_json")],
+        (
+            [("chunking_strategy", "auto"), ("temperature", "0.2"), ("language", "en-US")],
+            {"temperature": 0.2, "language": "en-US"},
+        ),
+        (
+            [("chunking_strategy", '{"type": "server_vad", "threshold": 0.5}'), ("language", "English")],
+            {"language": "English"},
+        ),
+        ([("chunking_strategy[type]", "server_vad"), ("chunking_strategy[prefix_padding_ms]", "100")], {}),
+        (
+            [("languages", "en"), ("languages", "de"), ("keywords", "tents"), ("keywords", "Concord")],
+            {"languages": ["en", "de"], "keywords": ["tents", "Concord"]},
+        ),
+        (
+            [("languages[]", "de"), ("keywords[]", "tents"), ("hotwords", "a, b")],
+            {"languages": ["de"], "keywords": ["tents", "a, b"]},
+        ),
+        ([("language", ""), ("prompt", ""), ("temperature", ""), ("response_format", ""), ("stream", "")], {}),
+        ([("stream", "False"), ("language", "auto"), ("without_timestamps", "true"), ("nested[a][]", "1")], {}),
+        ([("language", "en"), ("prompt", "convert the audio to text")], {"language": "en"}),
+        ([("prompt", "The following conversation is a smart home user talking to Home Assistant.")], {}),
+        ([("stream", "true"), ("response_format", "verbose_json")], {}),
+        (
+            [
+                ("response_format", "verbose_json"),
+                ("timestamp_granularities", "segment"),
+                ("timestamp_granularities", "word"),
+            ],
+            {"words": True},
+        ),
     ],
-    ids=lambda fields: " ".join(name for name, _ in fields),
+    ids=lambda value: " ".join(name for name, _ in value) if isinstance(value, list) else None,
 )
-def test_fields_are_taken_as_clients_write_them(daemon: Daemon, fields: list[Part]) -> None:
-    assert "amidst the tents" in heard(daemon, *fields)["text"].lower()
+def test_fields_are_taken_as_clients_write_them(dictating: Daemon, fields: list[Part], told: dict[str, object]) -> None:
+    status, body = post(dictating, ("model", "dictating"), *fields, ("file", CLIP))
+    assert status == 200, body
+    asked = json.loads(json.loads(body)["text"])
+    told = {"temperature": 0.0} | told
+    assert {name: value for name, value in asked.items() if name not in ("type", "job", "samples")} == told
 
 
 @pytest.mark.parametrize(
@@ -173,24 +208,27 @@ def test_a_model_without_log_probabilities_says_so(tmp_path: Path, state_dir: Pa
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
+MODEL = ("model", "dictating")
+
+
 @pytest.mark.parametrize(
     "parts",
     [
-        [("file", CLIP), ("model", "whisper-1")],
-        [("model", "whisper-1"), part("file", CLIP, '; filename="clip.wav"\r\nContent-Type: application/octet-stream')],
-        [("model", "whisper-1"), part("file", CLIP, '; filename="upload"\r\nContent-Type: text/plain')],
-        [("model", "whisper-1"), part("file", CLIP, '; filename="clip.wav"')],
-        [("model", "whisper-1"), part("file", CLIP, '; filename="録音 é.wav"')],
-        [("model", "whisper-1"), part("file", CLIP, "; filename*=UTF-8''%C3%A9.wav")],
-        [("model", "whisper-1"), part("file", CLIP, '; filename=""')],
-        [("model", "whisper-1"), part("file", CLIP, "\r\nContent-Type: audio/wav")],
+        [("file", CLIP), MODEL],
+        [MODEL, part("file", CLIP, '; filename="clip.wav"\r\nContent-Type: application/octet-stream')],
+        [MODEL, part("file", CLIP, '; filename="upload"\r\nContent-Type: text/plain')],
+        [MODEL, part("file", CLIP, '; filename="clip.wav"')],
+        [MODEL, part("file", CLIP, '; filename="録音 é.wav"')],
+        [MODEL, part("file", CLIP, "; filename*=UTF-8''%C3%A9.wav")],
+        [MODEL, part("file", CLIP, '; filename=""')],
+        [MODEL, part("file", CLIP, "\r\nContent-Type: audio/wav")],
     ],
     ids=["first", "octets", "named upload", "no type", "not ASCII", "RFC 5987", "empty name", "no name"],
 )
-def test_the_bytes_decide_and_not_what_is_said_of_them(daemon: Daemon, parts: Sequence[Part | bytes]) -> None:
-    status, body = post(daemon, *parts)
+def test_the_bytes_decide_and_not_what_is_said_of_them(dictating: Daemon, parts: Sequence[Part | bytes]) -> None:
+    status, body = post(dictating, *parts)
     assert status == 200, body
-    assert "place amidst the tents" in json.loads(body)["text"]
+    assert json.loads(json.loads(body)["text"])["samples"] == (len(CLIP) - 44) // 2
 
 
 @pytest.mark.parametrize(
@@ -237,16 +275,16 @@ def test_what_is_no_whole_form_is_refused_and_leaves_nothing(daemon: Daemon, con
     remains.check()
 
 
-def test_a_form_in_chunks_is_taken(daemon: Daemon) -> None:
-    body = part("file", CLIP) + part("model", "whisper-1") + b"--b--\r\n"
-    with client(daemon) as one:
+def test_a_form_in_chunks_is_taken(dictating: Daemon) -> None:
+    body = part("file", CLIP) + part(*MODEL) + b"--b--\r\n"
+    with client(dictating) as one:
         one.send_head(TRANSCRIPTIONS, "multipart/form-data; boundary=b", None)
         for start in range(0, len(body), 7001):
             one.chunk(body[start : start + 7001])
         one.chunk(b"")
         answer = one.answer()
         assert answer.status == 200
-        assert "tents" in json.loads(answer.read())["text"]
+        assert json.loads(json.loads(answer.read())["text"])["samples"] == (len(CLIP) - 44) // 2
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -261,7 +299,7 @@ def verbose(daemon: Daemon) -> dict[str, Any]:
 def test_verbose_json_is_whole(verbose: dict[str, Any]) -> None:
     body = verbose
     assert (body["task"], body["language"]) == ("transcribe", "english")
-    assert body["duration"] == round(len(LONG) / 32_000, 2)
+    assert body["duration"] == round((len(LONG) - 44) / 32_000, 3)
     assert body["usage"] == {"type": "duration", "seconds": math.ceil(body["duration"])}
     assert "words" not in body
     assert "".join(segment["text"] for segment in body["segments"]).strip() == body["text"]
@@ -344,7 +382,7 @@ def test_events_add_up_to_the_transcript(daemon: Daemon, verbose: dict[str, Any]
 
 
 def test_text_may_come_as_events_too(daemon: Daemon) -> None:
-    assert streamed(daemon, ("response_format", "text"))[-1]["text"] == heard(daemon)["text"]
+    assert "amidst the tents" in streamed(daemon, ("response_format", "text"))[-1]["text"].lower()
 
 
 def test_the_sdk_reads_the_events(sdk: openai.OpenAI) -> None:
@@ -355,15 +393,6 @@ def test_the_sdk_reads_the_events(sdk: openai.OpenAI) -> None:
     assert events[-1].type == "transcript.text.done"
     assert events[-1].usage is not None
     assert events[-1].usage.type == "tokens"
-
-
-@pytest.fixture(scope="module")
-def dictating(tmp_path_factory: pytest.TempPathFactory, state_dir: Path, engines_made: Path) -> Iterator[Daemon]:
-    """A daemon with the model that hears what its prompt says; it is up."""
-    with running(tmp_path_factory.mktemp("dictating"), state_dir, made=engines_made) as started:
-        with listening(started, "hear One.") as one:
-            assert one.answer().status == 200
-        yield started
 
 
 @contextlib.contextmanager

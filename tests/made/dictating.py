@@ -10,6 +10,8 @@ import threading
 from collections.abc import Generator
 from typing import ClassVar
 
+import msgspec
+
 from audioproto.errors import EngineFailed
 from audioproto.types import Hold
 from audioproto.worker import Segment, Transcribe
@@ -21,7 +23,7 @@ class Engine(engine.Engine, engine.Transcriber):
     """No options.
 
     Steps: `hear TEXT` is a segment of a second, `many N TEXT` are N of them, `take S` lasts S seconds, `die` ends the
-    process, `fail` the job.
+    process, `fail` the job. Without a prompt it hears what it was asked, as JSON.
     """
 
     hold: ClassVar[Hold] = Hold.WEIGHTS
@@ -31,6 +33,8 @@ class Engine(engine.Engine, engine.Transcriber):
 
     def transcribe(self, audio: Audio, request: Transcribe, cancelled: Cancelled) -> Generator[Segment, None, str]:
         second = 0
+        if not request.prompt:
+            yield Segment(request.job, 0.0, 0.5, msgspec.json.encode(request).decode())
         for step, _, about in (line.strip().partition(" ") for line in request.prompt.split(";")):
             number, text = (about.split(" ", 1) if step == "many" else ("1", about)) if about else ("0", "")
             match step:
