@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from audiod import config as configuration
+from audiod.api.auth import VARIABLE, Keys
 from audiod.config import Config
-from audioproto import __version__
+from audioproto import __version__, process
 from audioproto.control import Progress, RuntimeList
 from audioproto.errors import AudiodError, BadRequest
 
@@ -83,7 +84,7 @@ def serve(arguments: argparse.Namespace) -> int:
         print(f"control socket {config.control.socket}: audioctl --socket {config.control.socket} status", flush=True)
 
     # Reads the disk, so before the event loop turns.
-    daemon = Daemon(config, lambda: read_config(arguments), sockets, notifier)
+    daemon = Daemon(config, lambda: read_config(arguments), Keys.parse_variable(arguments.api_keys), sockets, notifier)
     try:
         asyncio.run(daemon.run(announce))
     except asyncio.CancelledError:  # asked to stop a second time
@@ -185,6 +186,7 @@ _VERBS = {"serve": serve, "install": install, "runtime": runtime, "models": mode
 
 def main() -> int:
     arguments = parser().parse_args()
+    arguments.api_keys = process.take_variable(VARIABLE)
     verb = _VERBS[arguments.verb]
     try:
         return verb(arguments)

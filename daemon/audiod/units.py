@@ -114,8 +114,8 @@ class Addresses(tuple[str, ...]):
 
     @classmethod
     def parse(cls, value: str | Iterable[str]) -> Addresses:
-        """Read a list of URLs, or one, or several with blanks between them. Raises ValueError."""
-        words = value.split() if isinstance(value, str) else value
+        """Read a list of URLs, or one, or several with commas between them. Raises ValueError."""
+        words = value.replace(",", " ").split() if isinstance(value, str) else value
         if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{value!r} is no list of web addresses")
         for word in words:
@@ -124,7 +124,7 @@ class Addresses(tuple[str, ...]):
         return cls(words)
 
     def __str__(self) -> str:
-        return " ".join(self)
+        return ",".join(self)
 
 
 def decode(wanted: type[Any], value: Any) -> Any:

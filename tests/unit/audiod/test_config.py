@@ -59,7 +59,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 def test_every_key_can_be_set_in_the_environment() -> None:
     values = {"int": "7", "bool": "true", "str": "x", "ByteSize": "7MB", "Duration": "7m", "Addresses": "http://x"}
     values["Literal['', 'cn']"] = "cn"
-    for section in ("server", "control", "storage", "residency", "media", "runtimes", "mirrors"):
+    for section in ("server", "control", "storage", "residency", "media", "translate", "runtimes", "mirrors"):
         kind = type(getattr(config.Config(), section))
         for key, annotation in kind.__annotations__.items():
             value = values.get(annotation, "cpu")
@@ -78,7 +78,7 @@ def test_what_belongs_to_others_in_the_environment_is_left_alone() -> None:
 
 
 def test_mirrors_are_one_address_or_several(tmp_path: Path) -> None:
-    for text in ("hub = 'https://a https://b'", "hub = ['https://a', 'https://b']"):
+    for text in ("hub = 'https://a, https://b'", "hub = ['https://a', 'https://b']"):
         found = config.load(written(tmp_path, f"[mirrors]\n{text}"), {})
         assert found.places.hubs == ("https://a", "https://b")
     assert config.load(None, {"AUDIOD_MIRRORS_HUB": ""}).places.hubs == ()
