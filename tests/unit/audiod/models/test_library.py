@@ -63,8 +63,9 @@ def test_what_cannot_speak_says_why(
 
 
 def test_the_list_of_models_has_what_can_be_used_now(entries: dict[str, ModelEntry]) -> None:
-    names = library(entries, "kokoro-82m", "whisper-tiny-en").usable_names()
-    assert set(names) == {"whisper-base", "hibari", "whisper-1", "tts-1"}
+    installed = ["whisper-base", "hibari"]
+    names = library(entries, *(entries.keys() - set(installed))).usable_names()
+    assert set(names) == {*installed, "whisper-1", "tts-1"}
     assert "tts-1" not in library(entries, "kokoro-82m", "hibari").usable_names()
 
 
@@ -76,3 +77,12 @@ def test_what_is_installed_later_is_seen_when_looked_for_again(entries: dict[str
         found.require_installed("hibari")
     found.look_again()
     assert found.require_installed("hibari").id == "hibari"
+
+
+def test_an_aligner_that_is_not_installed_is_named_with_what_installs_it(entries: dict[str, ModelEntry]) -> None:
+    assert library(entries).aligner().id == "qwen3-forced-aligner-0.6b"
+    with pytest.raises(ModelNotInstalled) as refused:
+        library(entries, *entries).aligner()
+    assert refused.value.hint == "audioctl models pull qwen3-forced-aligner-0.6b"
+    with pytest.raises(UnsupportedTask):
+        library(entries).transcriber("qwen3-forced-aligner-0.6b")
