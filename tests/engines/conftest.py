@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from audiod.models.catalogue import ModelEntry
 from audioproto.types import EngineSpec
+from daemons import TOP
 from zygotes import Worker, Zygote
 
 
@@ -53,3 +57,61 @@ def kokoro(zygote_of: Callable[[str], Zygote]) -> Iterator[Worker]:
     worker = zygote_of("kokoro-82m").fork()
     yield worker
     worker.close()
+
+
+TINY = {
+    "asr": {},
+    "asr-hf": {"layout": "hf"},
+    "chinese": {"text": "你好世界。", "language": "Chinese"},
+    "noise": {"mode": "random"},
+    "noise-hf": {"mode": "random", "layout": "hf"},
+    "aligner": {"kind": "aligner"},
+    "aligner-hf": {"kind": "aligner", "layout": "hf"},
+}
+"""What to make, for `make` in tests/tiny/qwen3_asr.py."""
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of tiny checkpoints of Qwen3-ASR, by the names in TINY."""
+    directory = tmp_path_factory.mktemp("qwen")
+    script = TOP / "tests/tiny/qwen3_asr.py"
+    environment = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        [str(runtime_python("qwen_asr")), str(script), str(directory), json.dumps(TINY)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert made.returncode == 0, made.stdout
+    return directory
+
+
+@pytest.fixture(scope="module")
+def qwen_zygote(
+    tiny_qwen: Path, runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Zygote]]:
+    """Gives the zygote of a tiny checkpoint by its name, or that of another directory; starts it when first asked."""
+    started: dict[str, Zygote] = {}
+
+    def start(name: str, model_dir: Path | None = None, max_batch: int = 1, **options: object) -> Zygote:
+        key = f"{name} {max_batch} {options} {model_dir}"
+        if key not in started:
+            engine = "qwen_aligner" if name.startswith("aligner") else "qwen_asr"
+            spec = EngineSpec(
+                engine,
+                f"tiny-{name}",
+                str(model_dir or tiny_qwen / name),
+                threads=2,
+                concurrency=4,
+                max_batch=max_batch,
+                max_batch_wait_s=3600.0,
+                options=options,
+            )
+            started[key] = Zygote(runtime_python(engine), spec, tmp_path_factory.mktemp(name))
+        return started[key]
+
+    yield start
+    for zygote in started.values():
+        zygote.close()
