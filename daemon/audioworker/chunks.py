@@ -32,7 +32,7 @@ def split(audio: Audio, longest_s: float) -> Iterator[tuple[int, int]]:
     longest = round(longest_s * PCM_RATE_IN)
     begin = 0
     while audio.size - begin > longest:
-        window = longest // 3
+        window = longest // 3 // _FRAME * _FRAME
         end = begin + longest - window
         end += quietest(audio[end : end + window])
         yield begin, end
@@ -43,7 +43,7 @@ def split(audio: Audio, longest_s: float) -> Iterator[tuple[int, int]]:
 
 def halves(audio: Audio) -> int:
     """Where to cut `audio` in two: the quietest place of its middle third."""
-    third = audio.size // 3
+    third = audio.size // 3 // _FRAME * _FRAME
     return third + quietest(audio[third : audio.size - third])
 
 

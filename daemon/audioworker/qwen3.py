@@ -174,6 +174,7 @@ def read(spec: EngineSpec, kind: Kind, dtype: str, attention: str) -> Checkpoint
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             attn_implementation=attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the others
         )
     except ImportError as error:
         raise ConfigInvalid(

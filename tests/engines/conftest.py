@@ -62,11 +62,12 @@ def kokoro(zygote_of: Callable[[str], Zygote]) -> Iterator[Worker]:
 TINY = {
     "asr": {},
     "asr-hf": {"layout": "hf"},
-    "chinese": {"text": "你好世界。", "language": "Chinese"},
+    "chinese": {"text": "你好世界。", "language": "Chinese", "layout": "hf"},
     "noise": {"mode": "random"},
     "noise-hf": {"mode": "random", "layout": "hf"},
     "aligner": {"kind": "aligner"},
-    "aligner-hf": {"kind": "aligner", "layout": "hf"},
+    "aligner-noise": {"kind": "aligner", "mode": "random"},
+    "aligner-noise-hf": {"kind": "aligner", "mode": "random", "layout": "hf"},
 }
 """What to make, for `make` in tests/tiny/qwen3_asr.py."""
 
@@ -95,7 +96,7 @@ def qwen_zygote(
     """Gives the zygote of a tiny checkpoint by its name, or that of another directory; starts it when first asked."""
     started: dict[str, Zygote] = {}
 
-    def start(name: str, model_dir: Path | None = None, max_batch: int = 1, **options: object) -> Zygote:
+    def start(name: str, model_dir: Path | None = None, max_batch: int = 4, **options: object) -> Zygote:
         key = f"{name} {max_batch} {options} {model_dir}"
         if key not in started:
             engine = "qwen_aligner" if name.startswith("aligner") else "qwen_asr"

@@ -1,7 +1,7 @@
 """Run in the runtime of qwen_asr by a test: what reading checkpoints gives, for many of them with one import.
 
-qwen_layouts.py compare RELEASED HF       the largest difference of their logits on the same noise
-qwen_layouts.py refuse '[["ENGINE", "DIRECTORY", {OPTIONS}], ...]'    the error that each engine comes up with
+`compare KIND RELEASED HF` prints the largest difference of their logits on the same noise, and
+`refuse '[["ENGINE", "DIRECTORY", {OPTIONS}], ...]'` the errors that the engines come up with.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from audioproto.types import EngineSpec
 from audioworker import engine, qwen3
 
 
-def logits(directory: str) -> Any:
+def logits(kind: qwen3.Kind, directory: str) -> Any:
     import torch
 
-    checkpoint = qwen3.read(EngineSpec("qwen_asr", "tiny", directory), "asr", "float32", "sdpa")
+    checkpoint = qwen3.read(EngineSpec("qwen_asr", "tiny", directory), kind, "float32", "sdpa")
     audio = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
     inputs = checkpoint.processor(text=[qwen3.AUDIO + "abc"], audio=[audio], return_tensors="pt")
     inputs.pop("num_audio_tokens", None)
@@ -28,9 +28,9 @@ def logits(directory: str) -> Any:
         return checkpoint.model(**inputs).logits
 
 
-def compare(released: str, hf: str) -> dict[str, float]:
+def compare(kind: qwen3.Kind, released: str, hf: str) -> dict[str, float]:
     qwen3.prepare_torch()
-    return {"difference": float((logits(released) - logits(hf)).abs().max())}
+    return {"difference": float((logits(kind, released) - logits(kind, hf)).abs().max())}
 
 
 def refuse(tried: list[tuple[str, str, dict[str, object]]]) -> list[Any]:
@@ -46,5 +46,8 @@ def refuse(tried: list[tuple[str, str, dict[str, object]]]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    verb, *arguments = sys.argv[1:]
-    print(json.dumps(compare(*arguments) if verb == "compare" else refuse(json.loads(arguments[0]))))
+    match sys.argv[1:]:
+        case ["compare", ("asr" | "aligner") as kind, released, hf]:
+            print(json.dumps(compare(kind, released, hf)))
+        case ["refuse", tried]:
+            print(json.dumps(refuse(json.loads(tried))))

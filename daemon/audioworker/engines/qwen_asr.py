@@ -209,7 +209,7 @@ class Engine(engine.Engine, engine.Transcriber):
             pad_token_id=filler,
             **sampling,
         )
-        follower = _follower(writings)
+        follower = _Follower(writings)
         with torch.inference_mode():
             model.generate(
                 **{name: tensor.to(model.device) for name, tensor in inputs.items()},
@@ -321,42 +321,33 @@ class _Writing:
             tell(text)
 
 
-@dataclass
 class _Follower:
-    """What `generate` calls at each token: before it is chosen, and after."""
+    """What `generate` calls at each token, for all rows of a call: before it is chosen, and after."""
 
-    before: Any
-    after: Any
+    def __init__(self, writings: Sequence[_Writing]) -> None:
+        self._writings = writings
+        self._stopped = [False] * len(writings)
+        self._likely: Any = None
 
+    def before(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """A logits processor: bars what may not follow, and keeps how likely the rest is."""
+        import torch
 
-def _follower(writings: Sequence[_Writing]) -> _Follower:
-    import torch
-    from transformers import LogitsProcessor, StoppingCriteria
+        for row, writing in enumerate(self._writings):
+            if not self._stopped[row] and (allowed := sorted(writing.allowed())):
+                kept = scores[row, allowed]
+                scores[row] = -torch.inf
+                scores[row, allowed] = kept
+        self._likely = torch.log_softmax(scores.float(), dim=-1)
+        return scores
 
-    class Before(LogitsProcessor):  # type: ignore[misc]
-        likely: Any = None
+    def after(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        """A stopping criterion: hands each row its token; whether each is to stop."""
+        import torch
 
-        def __call__(self, input_ids: Any, scores: Any) -> Any:
-            for row, writing in enumerate(writings):
-                if not writing.ended and (allowed := writing.allowed()):
-                    barred = torch.full_like(scores[row], -torch.inf)
-                    kept = sorted(allowed)
-                    barred[kept] = scores[row, kept]
-                    scores[row] = barred
-            self.likely = torch.log_softmax(scores.float(), dim=-1)
-            return scores
-
-    before = Before()
-    stopped = [False] * len(writings)
-
-    class After(StoppingCriteria):  # type: ignore[misc]
-        def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-            chosen = input_ids[:, -1:]
-            logprobs = before.likely.gather(1, chosen)[:, 0].tolist()
-            tokens = chosen[:, 0].tolist()
-            for row, writing in enumerate(writings):
-                # A row that has stopped is filled up with ends of text while the others go on.
-                stopped[row] = stopped[row] or writing.take(tokens[row], logprobs[row])
-            return torch.tensor(stopped, device=input_ids.device)
-
-    return _Follower(before, After())
+        chosen = input_ids[:, -1:]
+        tokens, logprobs = chosen[:, 0].tolist(), self._likely.gather(1, chosen)[:, 0].tolist()
+        for row, writing in enumerate(self._writings):
+            # A row that has stopped is filled up with ends of text while the others go on.
+            self._stopped[row] = self._stopped[row] or writing.take(tokens[row], logprobs[row])
+        return torch.tensor(self._stopped, device=input_ids.device)

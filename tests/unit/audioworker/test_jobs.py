@@ -149,10 +149,8 @@ def test_others_hear_when_a_job_comes_rests_and_goes(jobs: Jobs) -> None:
 
 def test_a_call_shared_with_others_is_to_be_left_by_who_is_paused_or_given_up() -> None:
     job = Job(Jobs(), lambda: None)
-    assert not job.to_stop
-    job.pause()
-    assert job.to_stop
-    job.resume()
-    assert not job.to_stop
-    job.abort()
-    assert job.to_stop
+    told = [job.to_stop]
+    for steer in (job.pause, job.resume, job.abort):
+        steer()
+        told.append(job.to_stop)
+    assert told == [False, True, False, True]
