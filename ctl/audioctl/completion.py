@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from audioctl.grammar import Verb, Word, global_options, verbs
 
 ASK_MODELS = "audioctl models --names 2>/dev/null"
+ASK_RUNTIMES = "audioctl runtime --names 2>/dev/null"
 
 _FILES = ("FILE", "PATH")
 _DIRECTORIES = ("DIRECTORY",)
 _MODELS = ("MODEL",)
+_RUNTIMES = ("RUNTIME",)
 
 
 def script(shell: str) -> str:
@@ -51,6 +53,10 @@ _audioctl_models() {{
     while IFS= read -r name; do
         [[ $name == "$current"* ]] && COMPREPLY+=("$name")
     done < <({ASK_MODELS})
+}}
+
+_audioctl_runtimes() {{
+    _audioctl_words "$({ASK_RUNTIMES})"
 }}
 
 _audioctl() {{
@@ -122,6 +128,8 @@ def _bash_action(word: Word) -> str:
         return f"_audioctl_words {' '.join(word.choices)}"
     if word.value in _MODELS:
         return "_audioctl_models"
+    if word.value in _RUNTIMES:
+        return "_audioctl_runtimes"
     if word.value in _FILES:
         return "_audioctl_files -f"
     return "_audioctl_files -d" if word.value in _DIRECTORIES else ":"
@@ -136,6 +144,12 @@ _ZSH = f"""\
 _audioctl_models() {{
     local -a names
     names=(${{(f)"$({ASK_MODELS})"}})
+    compadd -a names
+}}
+
+_audioctl_runtimes() {{
+    local -a names
+    names=(${{(f)"$({ASK_RUNTIMES})"}})
     compadd -a names
 }}
 
@@ -220,6 +234,8 @@ def _zsh_action(word: Word) -> str:
         return f"({' '.join(word.choices)})"
     if word.value in _MODELS:
         return "_audioctl_models"
+    if word.value in _RUNTIMES:
+        return "_audioctl_runtimes"
     if word.value in _FILES:
         return "_files"
     return "_files -/" if word.value in _DIRECTORIES else " "
@@ -260,6 +276,8 @@ def _fish_action(word: Word) -> list[str]:
         return ["-a", " ".join(word.choices)]
     if word.value in _MODELS:
         return ["-a", f"({ASK_MODELS})"]
+    if word.value in _RUNTIMES:
+        return ["-a", f"({ASK_RUNTIMES})"]
     if word.value in _FILES:
         return ["-F"]
     return ["-a", "(__fish_complete_directories)"] if word.value in _DIRECTORIES else []

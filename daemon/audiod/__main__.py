@@ -1,4 +1,4 @@
-"""The `audiod` command: serve, install, check-config. Reads arguments, sets up logging, renders errors; no more.
+"""The `audiod` command: serve, install, runtime, models, check-config. Reads arguments, renders errors; no more.
 
 Imports of each verb are its own, so that checking a file does not wait for the web framework.
 """
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,8 @@ import msgspec
 from audiod import config as configuration
 from audiod.config import Config
 from audioproto import __version__
-from audioproto.errors import AudiodError
+from audioproto.control import Progress, RuntimeList
+from audioproto.errors import AudiodError, BadRequest
 
 _STARTED = time.monotonic()
 
@@ -34,9 +36,18 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--socket", help="path of the control socket (AUDIOD_SOCKET)")
     install = verbs.add_parser("install", help="build a model's runtime and fetch its weights")
     install.add_argument("model", nargs="*", help="models to install")
-    install.add_argument("--runtime", action="append", default=[], help="build only this engine's runtime")
     install.add_argument("--all-embedded", action="store_true", help="all that need no GPU and no model hub")
+    install.add_argument("--json", action="store_true", help="print progress and the outcome as JSON lines")
     _add_places(install)
+    runtime = verbs.add_parser("runtime", help="list, build, try or remove the environments of engines' libraries")
+    runtime.add_argument("action", choices=("list", "install", "verify", "remove"))
+    runtime.add_argument("name", nargs="?", help="the runtime, but for list")
+    models = verbs.add_parser("models", help="verify or remove an installed model; install installs one")
+    models.add_argument("action", choices=("verify", "remove"))
+    models.add_argument("name", help="the model")
+    for verb in (runtime, models):
+        verb.add_argument("--json", action="store_true", help="print JSON, progress as JSON lines")
+        _add_places(verb)
     check = verbs.add_parser("check-config", help="say whether a configuration is right, and where not")
     check.add_argument("file", nargs="?", type=Path, help="default: the one that serve would read")
     check.add_argument("--json", action="store_true", help="print the whole configuration in force as JSON")
@@ -84,14 +95,76 @@ def install(arguments: argparse.Namespace) -> int:
     from audiod import install_command
 
     config = read_config(arguments)
-    install_command.run(
-        arguments.model,
-        runtimes=arguments.runtime,
-        all_embedded=arguments.all_embedded,
-        catalogue_dir=config.catalogue_dir,
-        places=config.places,
-    )
+
+    def work(say: Callable[[str], None]) -> str:
+        install_command.run(
+            arguments.model,
+            all_embedded=arguments.all_embedded,
+            catalogue_dir=config.catalogue_dir,
+            places=config.places,
+            say=say,
+        )
+        return f"{arguments.model[0]} is installed" if len(arguments.model) == 1 else ""
+
+    return _told(arguments, work)
+
+
+def runtime(arguments: argparse.Namespace) -> int:
+    from audiod import runtime_command
+    from audiod.models import catalogue
+
+    config = read_config(arguments)
+    if arguments.action == "list":
+        found = RuntimeList(runtime_command.runtimes(catalogue.load(config.catalogue_dir).values(), config.places))
+        print(msgspec.json.encode(found).decode() if arguments.json else _table(found))
+        return 0
+    if not arguments.name:
+        raise BadRequest(f"{arguments.action} which runtime?", hint="audiod runtime list")
+    do = {
+        "install": runtime_command.install_runtime,
+        "verify": runtime_command.verify_runtime,
+        "remove": runtime_command.remove_runtime,
+    }[arguments.action]
+    return _told(arguments, lambda say: do(arguments.name, config.places, say))
+
+
+def models(arguments: argparse.Namespace) -> int:
+    from audiod import runtime_command
+    from audiod.models import catalogue
+
+    config = read_config(arguments)
+    do = {"verify": runtime_command.verify_model, "remove": runtime_command.remove_model}[arguments.action]
+    entries = catalogue.load(config.catalogue_dir)
+    return _told(arguments, lambda say: do(arguments.name, entries, config.places, say))
+
+
+def _told(arguments: argparse.Namespace, work: Callable[[Callable[[str], None]], str]) -> int:
+    """Do it, and print each line of progress and the outcome, which may be empty: as the daemon does, with --json."""
+
+    def say(line: str) -> None:
+        print(msgspec.json.encode(Progress(line)).decode() if arguments.json else line, flush=True)
+
+    try:
+        outcome = work(say)
+    except AudiodError as error:
+        if not arguments.json:
+            raise
+        print(msgspec.json.encode(Progress(error.message, error=error.body())).decode(), flush=True)
+        return error.exit_status
+    if arguments.json:
+        print(msgspec.json.encode(Progress(outcome, done=True)).decode(), flush=True)
+    elif outcome:
+        print(outcome, flush=True)
     return 0
+
+
+def _table(found: RuntimeList) -> str:
+    width = max((len(runtime.runtime) for runtime in found.runtimes), default=0)
+    lines = []
+    for runtime in found.runtimes:
+        state = runtime.path or ("outdated" if runtime.outdated else "not installed")
+        lines.append(f"{runtime.runtime:<{width}}  {runtime.torch or '-':<5}  {state}")
+    return "\n".join(lines)
 
 
 def check_config(arguments: argparse.Namespace) -> int:
@@ -107,9 +180,12 @@ def check_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_VERBS = {"serve": serve, "install": install, "runtime": runtime, "models": models, "check-config": check_config}
+
+
 def main() -> int:
     arguments = parser().parse_args()
-    verb = {"serve": serve, "install": install, "check-config": check_config}[arguments.verb]
+    verb = _VERBS[arguments.verb]
     try:
         return verb(arguments)
     except AudiodError as error:

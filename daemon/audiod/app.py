@@ -15,9 +15,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+
+import msgspec
 
 from audiod import devices, listening, logs, plan, systemd
 from audiod.api import app as http_api
@@ -35,7 +37,8 @@ from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.systemd import Notifier
 from audiod.tasks import Tasks
-from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed
+from audioproto.control import Progress
+from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed, from_body
 from audioproto.types import Residency
 
 logger = logging.getLogger(__name__)
@@ -118,7 +121,7 @@ class Daemon:
             stack.push_async_callback(services.media.close)
             http = self._inherited.get(systemd.HTTP) or [listening.listen_tcp(services.config.server)]
             urls = [listening.url_of(sock) for sock in http]
-            control_app = control_server.build(Control(services, urls, self.reload, self.pull, self._read_config))
+            control_app = control_server.build(Control(services, urls, self.reload, self.installer, self._read_config))
             control = self._inherited.get(systemd.CONTROL)
             if not control:
                 control = [await asyncio.to_thread(listening.listen_unix, services.config.control)]
@@ -237,41 +240,45 @@ class Daemon:
             except AudiodError as error:
                 logger.error("reload refused, the old configuration stays: %s", error.message)
 
-    async def pull(self, model: str, say: Callable[[str], None]) -> None:
-        """Install a model in a process group of its own, which may take minutes and memory. Raises InstallFailed."""
+    async def installer(self, arguments: Sequence[str], say: Callable[[str], None]) -> str:
+        """Run `audiod *arguments` in a process group of its own, which may take minutes and memory; what it has done.
+
+        Raises what it raised.
+        """
         config = self.services.config
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "audiod",
-            "install",
-            model,
+            *(sys.executable, "-m", "audiod", *arguments, "--json"),
             *(("--config", config.file) if config.file else ()),
-            "--state-dir",
-            str(config.state_dir),
+            *("--state-dir", str(config.state_dir)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
         assert process.stdout is not None
-        failure = ""
+        last = Progress("")
         try:
             async for raw in process.stdout:
-                line = raw.decode(errors="replace").rstrip()
-                if line.startswith("audiod: "):
-                    failure = line.removeprefix("audiod: ")
-                else:
-                    say(line)
+                try:
+                    last = msgspec.json.decode(raw, type=Progress)
+                except msgspec.DecodeError:  # an interpreter's last words
+                    last = Progress(raw.decode(errors="replace").rstrip())
+                if not last.done and last.error is None:
+                    say(last.message)
             status = await process.wait()
         except asyncio.CancelledError:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             raise
+        finally:
+            await asyncio.to_thread(self.services.library.look_again)
+        if last.error is not None:
+            raise from_body(last.error)
         if status:
-            failure = failure or f"the installer exited with status {status}"
-            raise InstallFailed(failure, hint=f"audiod install {model}")
-        await asyncio.to_thread(self.services.library.look_again)
+            raise InstallFailed(
+                f"the installer exited with status {status}: {last.message}", hint=f"audiod {' '.join(arguments)}"
+            )
+        return last.message
 
     # --- start-up -------------------------------------------------------------------------------------------------
 

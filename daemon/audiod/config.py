@@ -5,6 +5,7 @@ Reads and checks; starts nothing. Every key is shown, with its default, in etc/a
 
 from __future__ import annotations
 
+import functools
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ import msgspec
 
 from audiod import units
 from audiod.models.install import Places
-from audiod.units import ByteSize, DeviceName, Duration
+from audiod.runtimes.build import Settings
+from audiod.units import Addresses, ByteSize, DeviceName, Duration
 from audioproto.control import DEFAULT_SOCKET
 from audioproto.errors import ConfigInvalid
 
@@ -123,10 +125,46 @@ class Logging(Section, frozen=True):
     format: Literal["auto", "text", "json", "journal"] = "auto"
 
 
-class Mirrors(Section, frozen=True):
-    """[mirrors]: empty means what the host's own pip and npm are set to."""
+class Runtimes(Section, frozen=True):
+    """[runtimes]: the environments of engines' libraries."""
 
-    hub: str = "https://huggingface.co"
+    torch: str = "auto"
+    """Which build of torch they get, by its tag; `auto` is the newest that fits GPUs and driver."""
+
+
+class Mirrors(Section, frozen=True):
+    """[mirrors]: where things come from, each tried in order. npm packages come from where npm is set to."""
+
+    preset: Literal["", "cn"] = ""
+    """A set of mirrors for a country, in place of the defaults below."""
+    index: Addresses = Addresses()
+    """Package indexes, before the one that pip is set to."""
+    torch_index: Addresses = Addresses(("https://download.pytorch.org/whl",))
+    """Indexes of torch's builds, each below its tag; only for the build that no package index has."""
+    hub: Addresses = Addresses(("https://huggingface.co",))
+    """Model hubs that speak its protocol; empty forbids their use."""
+    modelscope: Addresses = Addresses(("https://www.modelscope.cn",))
+    """The same for ModelScope."""
+
+    @property
+    def chosen(self) -> Mirrors:
+        """These, with the preset's in place of every default."""
+        default = Mirrors()
+        instead = {
+            key: value for key, value in PRESETS[self.preset].items() if getattr(self, key) == getattr(default, key)
+        }
+        return msgspec.structs.replace(self, **instead)
+
+
+PRESETS: dict[str, dict[str, Addresses]] = {
+    "": {},
+    "cn": {
+        "index": Addresses(("https://pypi.tuna.tsinghua.edu.cn/simple", "https://mirrors.aliyun.com/pypi/simple")),
+        "torch_index": Addresses(("https://mirror.nju.edu.cn/pytorch/whl", "https://download.pytorch.org/whl")),
+        "hub": Addresses(("https://hf-mirror.com", "https://huggingface.co")),
+    },
+}
+"""For mainland China: Tsinghua's and Alibaba's mirrors of the package index, Nanjing's of torch, and hf-mirror."""
 
 
 DEFAULT_ALIASES = {
@@ -150,6 +188,7 @@ class Config(Section, frozen=True):
     media: Media = Media()
     translate: Translate = Translate()
     logging: Logging = Logging()
+    runtimes: Runtimes = Runtimes()
     mirrors: Mirrors = Mirrors()
     aliases: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_ALIASES))
     file: str = ""
@@ -181,7 +220,9 @@ class Config(Section, frozen=True):
     def places(self) -> Places:
         """The directories that installing works in."""
         locks_dir = share_dir() / "packaging" / "locks"
-        return Places(locks_dir, self.runtimes_dir, self.models_dir, self.mirrors.hub)
+        mirrors = self.mirrors.chosen
+        settings = Settings(mirrors.index, mirrors.torch_index, self.runtimes.torch, self.residency.device)
+        return Places(locks_dir, self.runtimes_dir, self.models_dir, mirrors.hub, mirrors.modelscope, settings)
 
 
 SHORT_NAMES = {
@@ -197,8 +238,12 @@ _NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY"}
 _CREDENTIALS = {("server", "api_keys_file"): "api-keys", ("translate", "key_file"): "translate-key"}
 
 
+@functools.cache
 def share_dir() -> Path:
-    """Where etc/ and packaging/locks/ are: inside the installed package, or the top of a checkout."""
+    """Where etc/ and packaging/locks/ are: inside the installed package, or the top of a checkout.
+
+    Looks once, when the daemon starts, so that the event loop may ask.
+    """
     packaged = Path(__file__).parent / "share"
     return packaged if packaged.is_dir() else Path(__file__).parents[2]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from audiod.models import catalogue, install
 from audiod.models.catalogue import ModelEntry
 from audiod.models.install import Places
-from audiod.runtimes import build
 from audiod.runtimes.pip import Progress
 from audioproto.errors import AudiodError, InstallFailed, Interrupted, ModelNotFound
 
@@ -27,7 +26,6 @@ _SAY: Progress = partial(print, flush=True)
 def run(
     names: Sequence[str],
     *,
-    runtimes: Sequence[str] = (),
     all_embedded: bool,
     catalogue_dir: Path,
     places: Places,
@@ -35,15 +33,9 @@ def run(
 ) -> None:
     """Install the models `names`, and every embedded one with `all_embedded`; one that fails does not stop the others.
 
-    `runtimes` are built first, without any model.
-
     `say` takes each line of progress, from any thread, one at a time. Raises ModelNotFound before anything is done,
     InstallFailed at the end if any failed, and Interrupted on Ctrl-C.
     """
-    for runtime in runtimes:
-        build.build(runtime, places.locks_dir, places.runtimes_dir, say)
-    if runtimes and not names and not all_embedded:
-        return
     entries = _choose(catalogue.load(catalogue_dir), names, all_embedded)
     lacking = [entry for entry in entries if install.missing(entry, places)]
     if not lacking:

@@ -1,4 +1,4 @@
-"""Sizes, times and devices as people write them in TOML: `"350MiB"`, `"1h30m"`, `"never"`, `"cuda:0"`.
+"""Sizes, times, devices and web addresses as people write them in TOML: `"350MiB"`, `"1h30m"`, `"never"`, `"cuda:0"`.
 
 Only parses and prints; knows nothing of what the values are for.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -106,8 +107,28 @@ class Duration(float):
 Duration.NEVER = Duration(-1)
 
 
+class Addresses(tuple[str, ...]):
+    """Web addresses, in the order in which they are tried."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: str | Iterable[str]) -> Addresses:
+        """Read a list of URLs, or one, or several with blanks between them. Raises ValueError."""
+        words = value.split() if isinstance(value, str) else value
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{value!r} is no list of web addresses")
+        for word in words:
+            if not word.startswith(("https://", "http://")):
+                raise ValueError(f'{word!r} is no web address; write it like "https://mirror.example"')
+        return cls(words)
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
 def decode(wanted: type[Any], value: Any) -> Any:
-    """msgspec's `dec_hook` for both types."""
-    if wanted is ByteSize or wanted is Duration:
+    """msgspec's `dec_hook` for these types."""
+    if wanted is ByteSize or wanted is Duration or wanted is Addresses:
         return wanted.parse(value)
     raise NotImplementedError(f"no decoder for {wanted!r}")

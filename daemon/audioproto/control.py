@@ -7,7 +7,9 @@ fields are ignored on decoding, so an older CLI and a newer daemon still talk.
 | --- | --- | --- |
 | GetStatus, GetModels, GetVersion | GET | Status, ModelList, Version |
 | Load, Park, Unload, Drain | POST | JSON lines of Progress: "accepted" at once, the last with `done` or `error` |
-| Pull | POST | the same, with the installer's lines between |
+| Pull, Verify, Remove | POST | the same, with the installer's lines between |
+| GetRuntimes | GET | RuntimeList |
+| InstallRuntime, VerifyRuntime, RemoveRuntime | POST | as Pull |
 | Undrain, Reload | POST | Outcome |
 | GetStory | POST | Story |
 | GetDoctor | POST | JSON lines of Diagnosis, one for each check as it is done, the last with `done` |
@@ -90,6 +92,45 @@ class Pull(Request, frozen=True):
     model: str
 
 
+class Verify(Request, frozen=True):
+    """Read every file of an installed model: whether it is what it was."""
+
+    method, path, permission = "POST", "/v1/verify", Permission.OPERATE
+    model: str
+
+
+class Remove(Request, frozen=True):
+    """Remove a model's files, unless it is in memory. Its runtime stays."""
+
+    method, path, permission = "POST", "/v1/remove", Permission.OPERATE
+    model: str
+
+
+class GetRuntimes(Request, frozen=True):
+    method, path, permission = "GET", "/v1/runtimes", Permission.READ
+
+
+class InstallRuntime(Request, frozen=True):
+    """Build an engine's runtime, with the build of torch that fits this host now."""
+
+    method, path, permission = "POST", "/v1/runtimes/install", Permission.OPERATE
+    runtime: str
+
+
+class VerifyRuntime(Request, frozen=True):
+    """Import a runtime's libraries, and let its torch compute on each device."""
+
+    method, path, permission = "POST", "/v1/runtimes/verify", Permission.OPERATE
+    runtime: str
+
+
+class RemoveRuntime(Request, frozen=True):
+    """Remove a runtime, unless a model that needs it is in memory."""
+
+    method, path, permission = "POST", "/v1/runtimes/remove", Permission.OPERATE
+    runtime: str
+
+
 class Drain(Request, frozen=True):
     """Admit no new work and finish what runs."""
 
@@ -129,6 +170,12 @@ REQUESTS: tuple[type[Request], ...] = (
     Park,
     Unload,
     Pull,
+    Verify,
+    Remove,
+    GetRuntimes,
+    InstallRuntime,
+    VerifyRuntime,
+    RemoveRuntime,
     Drain,
     Undrain,
     Reload,
@@ -274,10 +321,36 @@ class ModelInfo(msgspec.Struct, frozen=True):
     missing: str = ""
     """What an uninstalled model lacks, in a few words."""
     download_bytes: int = 0
+    path: str = ""
+    """The directory of its files; empty where there are none, or they are in its runtime."""
 
 
 class ModelList(msgspec.Struct, frozen=True):
     models: list[ModelInfo]
+
+
+class RuntimeInfo(msgspec.Struct, frozen=True):
+    """The environment of an engine's libraries, installed or not."""
+
+    runtime: str
+    models: list[str]
+    """Those of the catalogue that need it."""
+    installed: bool
+    outdated: bool = False
+    """There is one, but for another lock file or another Python."""
+    torch: str = ""
+    """Tag of its build of torch, or of the one that it would get; empty where it needs none."""
+    fits: str = ""
+    """Tag of the build that fits this host now."""
+    reason: str = ""
+    """Why that one."""
+    path: str = ""
+    disk_bytes: int = 0
+    download_bytes: int = 0
+
+
+class RuntimeList(msgspec.Struct, frozen=True):
+    runtimes: list[RuntimeInfo]
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -311,7 +384,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
     at: float
     kind: str
-    """`listening` (the first one), `state`, `worker_died`, `memory`, `growth`, `drain`, `reload`, `pull`."""
+    """`listening` (the first one), `state`, `worker_died`, `memory`, `growth`, `drain`, `reload`, `pull`,
+    `remove`, `runtime`."""
     message: str
     model: str = ""
     state: str = ""

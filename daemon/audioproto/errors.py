@@ -6,7 +6,7 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
      +- BadRequest            the caller's fault, will never work as sent
      |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
      +- UploadTooLarge, UploadStalled
-     +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
+     +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory, InUse
      +- Unauthorized, PermissionDenied, DaemonUnreachable
      +- ConfigInvalid
      |   +- DeviceNotFound
@@ -140,6 +140,14 @@ class OutOfMemory(AudiodError):
     code = "out_of_memory"
     http_status = 507
     exit_status = 5
+
+
+class InUse(AudiodError):
+    """What is to be removed is at work."""
+
+    code = "in_use"
+    http_status = 409
+    exit_status = 9
 
 
 class Unauthorized(AudiodError):

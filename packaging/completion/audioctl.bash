@@ -17,6 +17,10 @@ _audioctl_models() {
     done < <(audioctl models --names 2>/dev/null)
 }
 
+_audioctl_runtimes() {
+    _audioctl_words "$(audioctl runtime --names 2>/dev/null)"
+}
+
 _audioctl() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' place=0 index
     COMPREPLY=()
@@ -55,6 +59,7 @@ _audioctl() {
             models) _audioctl_words --names -h --help --socket --json ;;
             park) _audioctl_words --wait --no-wait -h --help --socket --json ;;
             reload) _audioctl_words -h --help --socket --json ;;
+            runtime) _audioctl_words --names -h --help --socket --json ;;
             say) _audioctl_words -o --output --voice --model --speed --format --url -h --help --socket --json ;;
             status) _audioctl_words --ready --watch -h --help --socket --json ;;
             top) _audioctl_words --once --interval -h --help --socket --json ;;
@@ -67,14 +72,16 @@ _audioctl() {
         return
     fi
     case $verb:$place in
-        :*) _audioctl_words completion config doctor drain events load models park reload say status top transcribe undrain unload version why ;;
+        :*) _audioctl_words completion config doctor drain events load models park reload runtime say status top transcribe undrain unload version why ;;
         completion:0) _audioctl_words bash zsh fish ;;
         config:0) _audioctl_words check ;;
         config:1) _audioctl_files -f ;;
         load:*) _audioctl_models ;;
-        models:0) _audioctl_words list pull ;;
+        models:0) _audioctl_words list pull verify remove path ;;
         models:*) _audioctl_models ;;
         park:*) _audioctl_models ;;
+        runtime:0) _audioctl_words list install verify remove ;;
+        runtime:*) _audioctl_runtimes ;;
         say:0) : ;;
         transcribe:*) _audioctl_files -f ;;
         unload:*) _audioctl_models ;;

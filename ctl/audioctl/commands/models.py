@@ -1,6 +1,6 @@
-"""`audioctl models`: what the catalogue offers and what of it is installed; `models pull` installs.
+"""`audioctl models`: what the catalogue offers and what of it is installed; installs, verifies and removes it.
 
-Fetches nothing itself; the daemon builds the runtime and fetches the weights.
+Fetches nothing itself: the daemon builds the runtime and fetches the weights, or without one the `audiod` program.
 """
 
 from __future__ import annotations
@@ -8,15 +8,19 @@ from __future__ import annotations
 import argparse
 
 from audioctl.client import Client, decode
+from audioctl.offline import Installer
 from audioctl.output import Cell, Column, Output, clean, size
 from audioctl.progress import follow
-from audioproto.control import GetModels, ModelInfo, ModelList, Pull
-from audioproto.errors import BadRequest
+from audioproto.control import GetModels, ModelInfo, ModelList, Pull, Remove, Verify
+from audioproto.errors import BadRequest, ModelNotFound, ModelNotInstalled
 
-SUMMARY = "list the catalogue, or install models from it"
+SUMMARY = "list the catalogue; install, verify or remove models"
 EXAMPLES = (
     ("audioctl models", "every model that the daemon knows, installed or not"),
     ("audioctl models pull whisper-base hibari", "install two of them, with progress"),
+    ("audioctl models verify whisper-base", "read its files again: are they what was fetched?"),
+    ("audioctl models remove kokoro-82m", "free its space; refused while it is in memory"),
+    ("audioctl models path whisper-base", "the directory that its files are in"),
     ("audioctl models --names", "names, one a line, as shell completion wants them"),
 )
 
@@ -35,18 +39,33 @@ LANGUAGES_SHOWN = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "action", nargs="?", choices=("list", "pull"), default="list", help="list is what happens without"
+        "action",
+        nargs="?",
+        choices=("list", "pull", "verify", "remove", "path"),
+        default="list",
+        help="list is what happens without",
     )
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="models to pull")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="models; verify takes all installed without")
     parser.add_argument("--names", action="store_true", help="print names only")
 
 
 def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
-    if arguments.action == "pull":
-        if not arguments.models:
-            raise BadRequest("pull which models?", hint="audioctl models")
-        return follow({model: Pull(model) for model in arguments.models}, client, out, wait=True)
-    if arguments.models:
+    client = Installer(client.path)
+    action, names = arguments.action, arguments.models
+    if action == "verify" and not names:
+        names = [model.model for model in decode(client.call(GetModels()), ModelList).models if model.installed]
+    elif action != "list" and not names:
+        raise BadRequest(f"{action} which models?", hint="audioctl models")
+    match action:
+        case "pull":
+            return follow({model: Pull(model) for model in names}, client, out, wait=True)
+        case "verify":
+            return follow({model: Verify(model) for model in names}, client, out, wait=True)
+        case "remove":
+            return follow({model: Remove(model) for model in names}, client, out, wait=True)
+        case "path":
+            return _paths(names, client, out)
+    if names:
         raise BadRequest("list takes no model", hint="audioctl models list")
     body = client.call(GetModels())
     models = decode(body, ModelList).models
@@ -57,6 +76,23 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
         out.document(body)
     else:
         out.line("\n".join(render(models, out)))
+    return 0
+
+
+def _paths(names: list[str], client: Client, out: Output) -> int:
+    """A line for each, or a JSON object by model. Raises ModelNotFound, ModelNotInstalled."""
+    models = {model.model: model for model in decode(client.call(GetModels()), ModelList).models}
+    found = {}
+    for name in names:
+        if name not in models:
+            raise ModelNotFound(f"there is no model {name!r}", hint="audioctl models")
+        if not models[name].path:
+            raise ModelNotInstalled(f"there are no files of {name}", hint=f"audioctl models pull {name}")
+        found[name] = models[name].path
+    if out.json:
+        out.document(found)
+    else:
+        out.line("\n".join(clean(path) for path in found.values()))
     return 0
 
 

@@ -74,10 +74,10 @@ class MirrorWatch:
             return self._answer
 
     async def _ask(self, services: Services) -> list[Mirror]:
-        entries, hub = list(services.library.entries.values()), services.config.mirrors.hub
+        entries, places = list(services.library.entries.values()), services.config.places
         try:
             async with asyncio.timeout(_MIRRORS_LIMIT_S):
-                return await asyncio.to_thread(mirrors.ask, entries, hub)
+                return await asyncio.to_thread(mirrors.ask, entries, places)
         except TimeoutError:
             return [Mirror("mirrors", False, "no answer", _MIRRORS_LIMIT_S, "audioctl doctor --network")]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiod import devices, durable
+from audiod import devices
 from audiod.config import Config
 from audiod.gpu import gpus
 from audiod.media.pool import MediaPool
@@ -216,39 +216,44 @@ def gpu(patient: Patient) -> Iterator[Finding]:
 
 
 def runtime(name: str, patient: Patient) -> Iterator[Finding]:
-    """Whether an engine's environment is built for its present lock file, and its libraries import."""
+    """Whether an engine's environment is built for its present lock file and for this host, and works."""
     check = f"runtime {name}"
     places = patient.config.places
     users = [entry for entry in patient.entries.values() if entry.runtime == name]
-    fix = f"audioctl models pull {users[0].id}"
+    fix = f"audioctl runtime install {name}"
     lock = lockfile.read(places.locks_dir, f"runtime-{name}")
     if lock is None:
         found = f"there is no lock file runtime-{name}.txt in {places.locks_dir}"
         yield Finding(check, FAIL, found, "audioctl config check")
         return
-    python = build.find(name, places.locks_dir, places.runtimes_dir)
-    if python is None:
-        # Named like the lock file they were built from; the stamp tells a finished one from one that was interrupted.
-        older = [path for path in places.runtimes_dir.glob(f"{name}-*") if (path / durable.STAMP).exists()]
-        if older:
-            yield Finding(check, FAIL, f"{older[0]} was built for another lock file or another Python", fix)
+    built = build.built(name, places.locks_dir, places.runtimes_dir)
+    if built is None:
+        if older := build.outdated(name, places.locks_dir, places.runtimes_dir):
+            yield Finding(check, FAIL, f"{older} was built for another lock file or another Python", fix)
         elif any(map(patient.wanted, users)):
             yield Finding(check, WARN, "not built", fix)
         else:
             yield Finding(check, OK, "not built, and no installed model needs it")
         return
     try:
-        took_s = build.verify(name, python, lock)
-    except InstallFailed as error:
+        tried = build.verify(name, built, lock)
+    except (InstallFailed, DeviceUnreadable) as error:
         last = error.message.splitlines()[-1].strip()
-        # A build counts as finished for ever; only without it does pull build it again.
-        yield Finding(
-            check, FAIL, f"its libraries do not import: {last}", f"sudo rm -r {python.parents[1]}, then {fix}"
-        )
+        # A build counts as finished for ever; only without it is it built again.
+        yield Finding(check, FAIL, f"it does not work: {last}", f"audioctl runtime remove {name} && {fix}")
         return
-    yield Finding(
-        check, OK, f"built for its lock file; {' '.join(lock.imports) or 'nothing'} imported in {took_s:.1f} s"
-    )
+    imported = " ".join(lock.imports) or "nothing"
+    found = f"built for its lock file; {imported} imported in {tried.took_s:.1f} s{build.describe(tried)}"
+    try:
+        choice = build.fitting(lock, places.building)
+    except AudiodError as error:
+        yield Finding(check, WARN, f"{found}; {error.message}", error.hint)
+        return
+    if choice and choice.tag != built.torch:
+        found += f"; this host should have torch for {choice.tag}, not {built.torch}: {'; '.join(choice.reasons)}"
+        yield Finding(check, WARN, found, fix)
+    else:
+        yield Finding(check, OK, found)
 
 
 def model(name: str, patient: Patient) -> Iterator[Finding]:
@@ -281,8 +286,10 @@ def model(name: str, patient: Patient) -> Iterator[Finding]:
 
 def network(patient: Patient) -> Iterator[Finding]:
     """The places that models and runtimes come from. Only pip's has no substitute."""
-    for mirror in mirrors.ask(patient.entries.values(), patient.config.mirrors.hub):
-        verdict = OK if mirror.reachable else FAIL if mirror.name == "pip" else WARN
+    told = mirrors.ask(patient.entries.values(), patient.config.places)
+    packages = any(mirror.reachable for mirror in told if mirror.name == "pip")
+    for mirror in told:
+        verdict = OK if mirror.reachable else WARN if mirror.name != "pip" or packages else FAIL
         found = f"{mirror.detail} ({mirror.took_s:.1f} s)"
         yield Finding(f"mirror {mirror.name}", verdict, found, mirror.fix)
 

@@ -6,21 +6,23 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 from aiohttp import web
 
-from audiod import devices
+from audiod import devices, runtime_command
 from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import doctor
 from audiod.control.checks import Patient, Resident
 from audiod.control.outlook import Outlook, outlook
 from audiod.models import install
+from audiod.models.catalogue import ModelEntry
 from audiod.residency import budget
 from audiod.residency.events import HOST
 from audiod.residency.machine import STORY_LENGTH, ModelState
+from audiod.runtimes import build
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import (
     Chapter,
@@ -29,9 +31,11 @@ from audioproto.control import (
     Event,
     GetDoctor,
     GetModels,
+    GetRuntimes,
     GetStatus,
     GetStory,
     GetVersion,
+    InstallRuntime,
     Load,
     ModelInfo,
     ModelList,
@@ -42,23 +46,29 @@ from audioproto.control import (
     Progress,
     Pull,
     Reload,
+    Remove,
+    RemoveRuntime,
     Request,
+    RuntimeList,
     Status,
     Story,
     Undrain,
     Unload,
+    Verify,
+    VerifyRuntime,
     Version,
     WatchEvents,
 )
 from audioproto.diagnosis import Finding
-from audioproto.errors import AudiodError
+from audioproto.errors import AudiodError, InUse
 from audioproto.types import Residency
 
 
 class Control:
-    """The handlers and what they need. `reload` re-reads the configuration; `pull` installs a model, with progress.
+    """The handlers and what they need. `reload` re-reads the configuration.
 
-    `read_config` only reads: for a look at what a reload would bring.
+    `installer` runs `audiod` with arguments, and tells its progress. `read_config` only reads: for a look at what a
+    reload would bring.
     """
 
     def __init__(
@@ -66,13 +76,13 @@ class Control:
         services: Services,
         http: list[str],
         reload: Callable[[], Awaitable[str]],
-        pull: Callable[[str, Callable[[str], None]], Awaitable[None]],
+        installer: Callable[[Sequence[str], Callable[[str], None]], Awaitable[str]],
         read_config: Callable[[], Config],
     ) -> None:
         self._services = services
         self._http = http
         self._reload = reload
-        self._pull = pull
+        self._installer = installer
         self._read_config = read_config
         self._examining = asyncio.Lock()
         self._started = time.monotonic()
@@ -110,7 +120,26 @@ class Control:
                 return _json(Outcome(await self._reload()))
             case Pull(model):
                 self._services.library.entry(model)
-                return await self._pulling(http, model)
+                return await self._installing(http, ["install", model], "pull", model)
+            case Verify(model):
+                self._services.library.entry(model)
+                return await self._installing(http, ["models", "verify", model], "", model)
+            case Remove(model):
+                self._require_out_of_memory([self._services.library.entry(model)], model)
+                return await self._installing(http, ["models", "remove", model], "remove", model)
+            case GetRuntimes():
+                return _json(await asyncio.to_thread(self._runtimes))
+            case InstallRuntime(runtime):
+                await self._require_runtime(runtime)
+                return await self._installing(http, ["runtime", "install", runtime], "runtime", "")
+            case VerifyRuntime(runtime):
+                await self._require_runtime(runtime)
+                return await self._installing(http, ["runtime", "verify", runtime], "", "")
+            case RemoveRuntime(runtime):
+                await self._require_runtime(runtime)
+                users = [entry for entry in self._services.library.entries.values() if entry.runtime == runtime]
+                self._require_out_of_memory(users, f"runtime {runtime}")
+                return await self._installing(http, ["runtime", "remove", runtime], "runtime", "")
             case GetStory(model):
                 return _json(self._story(self._services.library.named(model).id))
             case GetDoctor(network):
@@ -133,7 +162,26 @@ class Control:
         await _line(response, last)
         return response
 
-    async def _pulling(self, http: web.Request, model: str) -> web.StreamResponse:
+    async def _require_runtime(self, name: str) -> None:
+        """Raises NotFound: a name that is none must not become an option of a program."""
+        await asyncio.to_thread(build.require_lock, name, self._services.config.places.locks_dir)
+
+    def _require_out_of_memory(self, entries: Iterable[ModelEntry], what: str) -> None:
+        """Raises InUse with those of the models that hold memory, or are about to."""
+        states = self._services.manager.scheduler.models
+        busy = [
+            entry.id
+            for entry in entries
+            if entry.id in states and states[entry.id].state not in (Residency.UNLOADED, Residency.FAILED)
+        ]
+        if busy:
+            said = ", ".join(f"{model} is {states[model].state}" for model in busy)
+            raise InUse(f"{what} is in use: {said}", hint=f"audioctl unload {' '.join(busy)}")
+
+    async def _installing(
+        self, http: web.Request, arguments: Sequence[str], kind: str, model: str
+    ) -> web.StreamResponse:
+        """Run the installer, telling its lines; its end is an event of that kind, if any."""
         response = await _begin(http)
         await _line(response, Progress("accepted"))
         lines: asyncio.Queue[str] = asyncio.Queue()
@@ -141,12 +189,15 @@ class Control:
         async def tell() -> None:
             while True:
                 await _line(response, Progress(await lines.get()))
+                lines.task_done()
 
         async with asyncio.TaskGroup() as tasks:
             telling = tasks.create_task(tell())
-            last = await _outcome(self._pull(model, lines.put_nowait), f"{model} is installed")
+            last = await _outcome(self._installer(arguments, lines.put_nowait))
+            await lines.join()  # what was said before the end is told before it
             telling.cancel()
-        self._services.manager.publish("pull", last.message, model)
+        if kind:
+            self._services.manager.publish(kind, last.message, model)
         await _line(response, last)
         return response
 
@@ -295,18 +346,24 @@ class Control:
                     installed=not missing,
                     missing=missing,
                     download_bytes=install.download_bytes(entry, places),
+                    path=str(directory) if (directory := install.model_dir(entry, places)).is_dir() else "",
                 )
             )
         return ModelList(infos)
 
+    def _runtimes(self) -> RuntimeList:
+        """Reads the disk and asks the driver: not for the event loop."""
+        services = self._services
+        return RuntimeList(runtime_command.runtimes(services.library.entries.values(), services.config.places))
 
-async def _outcome(work: Awaitable[None], success: str) -> Progress:
-    """The last line about `work`."""
+
+async def _outcome(work: Awaitable[str | None], success: str = "") -> Progress:
+    """The last line about `work`, which may itself say what it has done."""
     try:
-        await work
+        done = await work
     except AudiodError as error:
         return Progress(error.message, error=error.body())
-    return Progress(success, done=True)
+    return Progress(done or success, done=True)
 
 
 async def _tell(response: web.StreamResponse, happenings: asyncio.Queue[Event], model: str) -> None:

@@ -59,6 +59,10 @@ class _Source(_Strict, frozen=True):
         """Whether the paths `present` in a model's directory include all that this source gives."""
         raise NotImplementedError
 
+    def pinned(self) -> dict[str, str]:
+        """SHA-256 by path, of the files whose names it tells beforehand; empty where it is not known."""
+        return {}
+
     def problems(self) -> Problems:
         raise NotImplementedError
 
@@ -85,6 +89,9 @@ class WheelsSource(_Source, frozen=True, tag_field="kind", tag="wheels"):
 
     def made(self, present: Iterable[str]) -> bool:
         return self.files.keys() <= set(present)
+
+    def pinned(self) -> dict[str, str]:
+        return {path: file.sha256 for path, file in self.files.items()}
 
     def problems(self) -> Problems:
         if not _RUNTIME.fullmatch(self.lock):
@@ -140,32 +147,55 @@ class NpmSource(_Source, frozen=True, tag_field="kind", tag="npm"):
             yield "include", "there are no patterns"
 
 
-class HubSource(_Source, frozen=True, tag_field="kind", tag="hub"):
-    """Files of one commit of a model hub's repository; `files` maps their paths to SHA-256."""
+class _RepositorySource(_Source, frozen=True):
+    """Files of a repository on a model hub. `files` maps their paths to SHA-256, empty where it is not known.
+
+    What the hub itself says of a file's size and hash is checked in any case.
+    """
 
     repo: str
     revision: str
     files: dict[str, str]
 
-    @property
-    def label(self) -> str:
-        return f"hub {self.repo}@{self.revision[:8]}"
-
     def made(self, present: Iterable[str]) -> bool:
         return self.files.keys() <= set(present)
+
+    def pinned(self) -> dict[str, str]:
+        return self.files
 
     def problems(self) -> Problems:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo, re.ASCII):
             yield "repo", f"{self.repo!r} is not like `owner/name`"
-        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            yield "revision", "must be a commit of 40 hex digits: a branch may change under the checksums"
+        if not re.fullmatch(r"[\w.-]+", self.revision, re.ASCII):
+            yield "revision", f"{self.revision!r} is no commit and no branch"
         yield from _path_problems(self.files)
         for path, sha256 in self.files.items():
-            if not _SHA256.fullmatch(sha256):
-                yield f"files.{path}", "must be 64 hex digits"
+            if sha256 and not _SHA256.fullmatch(sha256):
+                yield f"files.{path}", 'must be 64 hex digits, or "" where they are not known'
 
 
-Source = Union[WheelsSource, NpmSource, HubSource]
+class HubSource(_RepositorySource, frozen=True, tag_field="kind", tag="hub"):
+    """On the hub whose mirrors are `mirrors.hub`."""
+
+    @property
+    def label(self) -> str:
+        return f"hub {self.repo}@{self.revision[:8]}"
+
+    def problems(self) -> Problems:
+        yield from super().problems()
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            yield "revision", "must be a commit of 40 hex digits: a branch may change under the checksums"
+
+
+class ModelScopeSource(_RepositorySource, frozen=True, tag_field="kind", tag="modelscope"):
+    """On ModelScope, whose revisions are mostly branches; SHA-256 is what makes the files those of another hub."""
+
+    @property
+    def label(self) -> str:
+        return f"modelscope {self.repo}@{self.revision[:8]}"
+
+
+Source = Union[WheelsSource, NpmSource, HubSource, ModelScopeSource]
 
 
 class Part(_Strict, frozen=True):
@@ -175,6 +205,11 @@ class Part(_Strict, frozen=True):
     disk_bytes: ByteSize
     """About what the files take on disk; checked against the free space, and shown as the size of the download."""
     sources: list[Source]
+
+    @property
+    def copies(self) -> int:
+        """How often its bytes are on the disk while it is installed: archives are there beside what is in them."""
+        return 1 if all(isinstance(source, _RepositorySource) for source in self.sources) else 2
 
 
 class VoiceEntry(Voice, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

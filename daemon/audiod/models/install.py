@@ -19,21 +19,26 @@ from pathlib import Path
 import msgspec
 
 from audiod import durable
-from audiod.models import sources
+from audiod.models import safetensors, sources
 from audiod.models.catalogue import ModelEntry, Part, Source
 from audiod.runtimes import build, lockfile
+from audiod.runtimes.build import Settings, disk_bytes
 from audiod.runtimes.pip import Progress
-from audioproto.errors import InstallFailed
+from audiod.units import ByteSize
+from audioproto.errors import BadRequest, InstallFailed, ModelNotInstalled, NotFound
 
 
 class Places(msgspec.Struct, frozen=True):
-    """The directories that installing works in, and the model hub."""
+    """The directories that installing works in, and where things come from."""
 
     locks_dir: Path
     runtimes_dir: Path
     models_dir: Path
-    hub: str = ""
-    """Base URL of the model hub or its mirror; empty forbids its use."""
+    hubs: tuple[str, ...] = ()
+    """Base URLs of the model hub and its mirrors, tried in order; none forbids their use."""
+    modelscopes: tuple[str, ...] = ()
+    """The same for ModelScope."""
+    building: Settings = Settings()
 
 
 class _Fetched(msgspec.Struct, frozen=True):
@@ -43,6 +48,8 @@ class _Fetched(msgspec.Struct, frozen=True):
     definition: str
     files: dict[str, int]
     """Sizes in bytes by path."""
+    sha256: dict[str, str] = {}
+    """By path; a stamp of an older audiod has none."""
 
 
 _Stamp = dict[str, _Fetched]
@@ -84,7 +91,7 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
     An interruption at any moment leaves nothing that counts as installed and is not; running again goes on. Waits
     while another thread or process installs the same model. Raises InstallFailed.
     """
-    build.build(entry.runtime, places.locks_dir, places.runtimes_dir, progress)
+    build.build(entry.runtime, places.locks_dir, places.runtimes_dir, progress, places.building)
     if entry.path:
         if lacking := missing(entry, places):
             raise InstallFailed(f"there is no {lacking}", hint="put the files there, or remove `path`")
@@ -95,11 +102,11 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
     lock = places.models_dir / f".{entry.directory_name}.lock"
     with durable.claim(lock, lambda: progress("waiting for another install")) as held:
         lacking_parts = _lacking_parts(entry, places)
-        # Twice: once in its archive or on its way, once in its place.
-        needed_bytes = 2 * sum(part.disk_bytes for part in lacking_parts)
-        durable.require_space(places.models_dir, needed_bytes, entry.id)
-        context = sources.Context(places.locks_dir, places.hub, held, progress)
         work = places.models_dir / f".{entry.directory_name}.partial"
+        here_bytes = disk_bytes(work)
+        needed_bytes = sum(part.disk_bytes * part.copies for part in lacking_parts)
+        durable.require_space(places.models_dir, max(0, needed_bytes - here_bytes), entry.id)
+        context = sources.Context(places.locks_dir, places.hubs, places.modelscopes, held, progress)
         failures = []
         for part in lacking_parts:
             try:
@@ -110,6 +117,90 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
             text = "\n".join(failure.message for failure in failures)
             raise InstallFailed(text, hint=failures[0].hint)
         shutil.rmtree(work, ignore_errors=True)
+
+
+def verify(entry: ModelEntry, places: Places, progress: Progress) -> None:
+    """Read every file of an installed model: whether its hash is that of when it came, or that of the catalogue.
+
+    Says each file. Raises ModelNotInstalled, and InstallFailed with every file that is wrong.
+    """
+    if lacking := missing(entry, places):
+        said = f"{entry.id} is not installed: {lacking} missing"
+        raise ModelNotInstalled(said, hint=f"audioctl models pull {entry.id}")
+    directory = model_dir(entry, places)
+    wrong = []
+    for path, wanted in _hashes(entry, places).items():
+        file = directory / path
+        try:
+            got = sha256(file)
+            if wanted and got not in wanted:
+                raise InstallFailed(f"SHA-256 is {got}, not {' or '.join(sorted(wanted))}")
+            if file.suffix == ".safetensors":
+                safetensors.check(file)
+        except (OSError, InstallFailed) as error:
+            wrong.append(f"{path}: {error.strerror if isinstance(error, OSError) else error.message}")
+            progress(wrong[-1])
+        else:
+            size = ByteSize(file.stat().st_size)
+            progress(f"{path}: {'as it was pinned' if wanted else 'readable; no hash of it is known'}, {size}")
+    if wrong:
+        again = f"audioctl models remove {entry.id} && audioctl models pull {entry.id}"
+        raise InstallFailed(
+            f"{len(wrong)} files of {entry.id} in {directory} are wrong:\n" + "\n".join(f"  {it}" for it in wrong),
+            hint="put the right files there" if entry.path else again,
+        )
+
+
+def remove(entry: ModelEntry, places: Places, progress: Progress) -> int:
+    """Remove the model's files, finished or on their way; returns the bytes that came free. Its runtime stays.
+
+    Raises BadRequest for a directory of the operator's own, NotFound where there is nothing.
+    """
+    if entry.path:
+        raise BadRequest(f"the files of {entry.id} are yours: `path` is {entry.path}", hint="remove them yourself")
+    final = places.models_dir / entry.directory_name
+    work = places.models_dir / f".{entry.directory_name}.partial"
+    if not final.exists() and not work.exists():
+        hint = (
+            "audioctl models" if entry.weights else f"its weights come with it: audioctl runtime remove {entry.runtime}"
+        )
+        raise NotFound(f"there are no files of {entry.id}", hint=hint)
+    lock = places.models_dir / f".{entry.directory_name}.lock"
+    with durable.claim(lock, lambda: progress("waiting for another install")):
+        freed_bytes = disk_bytes(final) + disk_bytes(work)
+        # What is left of it by an interruption does not count.
+        (final / durable.STAMP).unlink(missing_ok=True)
+        shutil.rmtree(final, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+        progress(f"removed, {ByteSize(freed_bytes)} are free again")
+    return freed_bytes
+
+
+def sha256(file: Path) -> str:
+    """Hex SHA-256 of a file. Raises OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _hashes(entry: ModelEntry, places: Places) -> dict[str, set[str]]:
+    """The SHA-256 that each of the model's files may have, by path; none where it is not known."""
+    found: dict[str, set[str]] = {}
+    if not entry.path:
+        stamp = _read_stamp(places.models_dir / entry.directory_name)
+        for part in entry.weights:
+            fetched = stamp[part.name]
+            # What an older audiod fetched has no hashes in its stamp, but most sources pin theirs.
+            source = next((source for source in part.sources if _definition(source) == fetched.definition), None)
+            known = (source.pinned() if source else {}) | fetched.sha256
+            found |= {path: {known.get(path, "")} - {""} for path in fetched.files}
+        return found
+    present = [str(file.relative_to(entry.path)) for file in Path(entry.path).rglob("*") if file.is_file()]
+    for source in (source for part in entry.weights for source in part.sources):
+        # Which source an operator's files are from is not known.
+        if source.made(present):
+            for path, pinned in source.pinned().items():
+                found.setdefault(path, set()).update({pinned} - {""})
+    return found
 
 
 def _lacking_parts(entry: ModelEntry, places: Places) -> list[Part]:
@@ -184,7 +275,7 @@ def _publish(entry: ModelEntry, part: Part, source: Source, places: Places, file
     for path in (path for fetched in kept.values() for path in fetched.files):
         (files / path).parent.mkdir(parents=True, exist_ok=True)
         os.link(final / path, files / path)
-    fetched = _Fetched(source.label, _definition(source), sizes)
+    fetched = _Fetched(source.label, _definition(source), sizes, {path: sha256(files / path) for path in sizes})
     durable.write_stamp(files, msgspec.json.format(msgspec.json.encode(kept | {part.name: fetched})))
     replaced = files.parent / "replaced"
     shutil.rmtree(replaced, ignore_errors=True)

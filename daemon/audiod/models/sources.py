@@ -7,43 +7,33 @@ Each fetcher leaves exactly the part's files in the directory, checked by SHA-25
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import shutil
 import subprocess
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote
 
 import msgspec
 
-from audiod.models.catalogue import HubSource, NpmSource, Source, WheelsSource
+from audiod.models import hubs
+from audiod.models.catalogue import HubSource, ModelScopeSource, NpmSource, Source, WheelsSource
+from audiod.models.hubs import BLOCK_BYTES
 from audiod.runtimes import lockfile, pip
-from audiod.runtimes.pip import PAUSE_S, Progress
-from audiod.units import ByteSize
+from audiod.runtimes.pip import Progress
 from audioproto.errors import InstallFailed
-
-_BLOCK_BYTES = 1 << 20
-_HUB_TIMEOUT_S = 30.0
-"""Silence on the connection after which it counts as broken."""
-_HUB_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-"""Waits before the next attempts, begun anew whenever an attempt brought bytes."""
-_UNREACHED_PAUSES_S = (1.0,)
-"""The same while no byte came at all: the hub is probably blocked, and the next source need not wait for that."""
 
 
 class Context(msgspec.Struct, frozen=True):
     """What a fetcher is told besides its source."""
 
     locks_dir: Path
-    hub: str
-    """Base URL of the model hub or its mirror; empty forbids its use."""
+    hubs: tuple[str, ...]
+    """Base URLs of the model hub and its mirrors; none forbids their use."""
+    modelscopes: tuple[str, ...]
+    """The same for ModelScope."""
     keep_open: int
     """The descriptor of the claim under which this happens; child processes inherit it."""
     progress: Progress
@@ -60,7 +50,9 @@ def fetch(source: Source, into: Path, scratch: Path, context: Context) -> None:
         case NpmSource():
             _fetch_npm(source, into, scratch, context)
         case HubSource():
-            _fetch_hub(source, into, scratch, context)
+            _fetch_repository(source, into, scratch, context.hubs, context.progress)
+        case ModelScopeSource():
+            _fetch_repository(source, into, scratch, context.modelscopes, context.progress)
 
 
 def _fetch_wheels(source: WheelsSource, into: Path, scratch: Path, context: Context) -> None:
@@ -124,67 +116,13 @@ def _fetch_npm(source: NpmSource, into: Path, scratch: Path, context: Context) -
                 _write(into / path, iter([stream]), None, path)
 
 
-def _fetch_hub(source: HubSource, into: Path, scratch: Path, context: Context) -> None:
-    if not context.hub:
-        raise InstallFailed("no model hub is configured", hint="set mirrors.hub in audiod.toml")
-    for number, (path, sha256) in enumerate(source.files.items(), 1):
-        url = f"{context.hub.rstrip('/')}/{source.repo}/resolve/{source.revision}/{quote(path)}"
-        context.progress(f"downloading {path} ({number} of {len(source.files)})")
-        partial = scratch / hashlib.sha256(url.encode()).hexdigest()
-        _download(url, partial, context.progress)
-        try:
-            with partial.open("rb") as stream:
-                _write(into / path, iter([stream]), sha256, url)
-        finally:
-            # Wrong or right, these bytes are no start for another attempt.
-            partial.unlink()
-
-
-def _download(url: str, partial: Path, progress: Progress) -> None:
-    """Bring `partial` up to the whole of `url`, going on from where it ends."""
-    pauses = iter(_UNREACHED_PAUSES_S)
-    while True:
-        before = partial.stat().st_size if partial.exists() else 0
-        try:
-            _download_rest(url, partial, before, progress)
-            return
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 416 and before:  # it ends where our bytes end: they are all there
-                return
-            if error.code < 500 and error.code != 429:
-                raise InstallFailed(f"{url}: HTTP {error.code}") from error
-            failed: Exception = error
-        except (OSError, http.client.HTTPException) as error:
-            failed = error
-        if partial.exists() and partial.stat().st_size > before:
-            pauses = iter(_HUB_PAUSES_S)
-        pause_s = next(pauses, None)
-        if pause_s is None:
-            raise InstallFailed(f"{url}: {failed}", hint="name a mirror as mirrors.hub in audiod.toml") from failed
-        time.sleep(pause_s)
-
-
-def _download_rest(url: str, partial: Path, start: int, progress: Progress) -> None:
-    if not url.startswith(("https://", "http://")):
-        raise InstallFailed(f"{url} is no web address", hint="set mirrors.hub in audiod.toml")
-    headers = {"User-Agent": "audiod"} | ({"Range": f"bytes={start}-"} if start else {})
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme was just checked
-    with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
-        # A server that knows no ranges answers 200 with everything: begin anew.
-        resumed = answer.status == http.client.PARTIAL_CONTENT
-        wanted = int(answer.headers.get("Content-Length", "0"))
-        done, told_at = 0, time.monotonic()
-        with partial.open("ab" if resumed else "wb") as file:
-            while block := answer.read(_BLOCK_BYTES):
-                file.write(block)
-                done += len(block)
-                if time.monotonic() - told_at >= PAUSE_S:
-                    told_at = time.monotonic()
-                    progress(f"{ByteSize(done)} of {ByteSize(wanted)}")
-    # read(n) takes a closed connection for the end of the file.
-    if done < wanted:
-        raise ConnectionError(f"the connection ended after {done} of {wanted} bytes")
+def _fetch_repository(
+    source: HubSource | ModelScopeSource, into: Path, scratch: Path, mirrors: Sequence[str], progress: Progress
+) -> None:
+    for path, file in hubs.fetch(source, mirrors, scratch, progress).items():
+        (into / path).parent.mkdir(parents=True, exist_ok=True)
+        # A second name: until the part is in its place, an interruption must not cost gigabytes.
+        os.link(file, into / path)
 
 
 def _write(path: Path, streams: Iterator[IO[bytes]], sha256: str | None, what: str) -> None:
@@ -194,7 +132,7 @@ def _write(path: Path, streams: Iterator[IO[bytes]], sha256: str | None, what: s
     with path.open("wb") as file:
         for stream in streams:
             with stream:
-                while block := stream.read(_BLOCK_BYTES):
+                while block := stream.read(BLOCK_BYTES):
                     digest.update(block)
                     file.write(block)
         file.flush()

@@ -5,6 +5,8 @@ Does not understand requirements; pip does.
     # imports: faster_whisper opencc     modules whose import proves that the runtime works
     # download: 125MB                    about what pip fetches for it
     # disk: 450MiB                        about what it takes installed
+    # torch: cpu cu126                   the builds of torch that it works with; `torch-TAG.txt` has them, this has none
+    # only: cpython-311-x86_64           the Pythons that its hashes are for, where they are not for all
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import msgspec
 from audiod.units import ByteSize
 
 _REMARK = re.compile(r"^# ([a-z]+): (.+)$", re.MULTILINE)
+_LOCAL = re.compile(r"^[A-Za-z0-9][\w.-]*==[^ +;]+\+", re.MULTILINE)
 _PINNED = re.compile(r"^[A-Za-z0-9]", re.MULTILINE)
 
 
@@ -31,6 +34,12 @@ class LockFile(msgspec.Struct, frozen=True):
     imports: list[str] = []
     download_bytes: int = 0
     disk_bytes: int = 0
+    torch: list[str] = []
+    """Tags of the builds of torch that it may be installed with; none where it needs no torch."""
+    only: list[str] = []
+    """Pythons that it is for, like `cpython-311-x86_64`; none where it is for all."""
+    local: bool = False
+    """Whether it pins a version like `2.13.0+cpu`, which no public index may have."""
 
 
 def read(locks_dir: Path, name: str) -> LockFile | None:
@@ -55,4 +64,7 @@ def _parse(path: Path, _mtime_ns: int, _size: int) -> LockFile:
         imports=remarks.get("imports", "").split(),
         download_bytes=int(ByteSize.parse(remarks.get("download", "0"))),
         disk_bytes=int(ByteSize.parse(remarks.get("disk", "0"))),
+        torch=remarks.get("torch", "").split(),
+        only=remarks.get("only", "").split(),
+        local=bool(_LOCAL.search(text)),
     )

@@ -14,7 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from audiod.pace import Pace
 from audioproto.errors import InstallFailed
 
 Progress = Callable[[str], None]
@@ -44,6 +46,11 @@ _HINTS = (
         "and name another index with PIP_INDEX_URL=https://...",
     ),
 )
+_FINAL = re.compile(r"No space left|Disk quota exceeded|File too large")
+"""Another index would not help."""
+_IMPATIENT = ["--retries=1", "--timeout=15"]
+"""For an index that another one comes after."""
+
 _HINT = "see `pip config list`; name a nearer package index with PIP_INDEX_URL=https://..., then run the same again"
 
 
@@ -51,13 +58,19 @@ def environment() -> dict[str, str]:
     """This process's environment, less what would let pip or Python look outside of the place it works on."""
     # With PYTHONPATH set, pip takes a package that lies there for one that is installed, and leaves it out.
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return kept | {
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_INPUT": "1",
-        "PIP_PROGRESS_BAR": "raw",
-        "PIP_USER": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
+    # What is cached is not fetched again after an interruption. A service's account has no home, but may have this.
+    cache = {"PIP_CACHE_DIR": f"{kept['CACHE_DIRECTORY']}/pip"} if "CACHE_DIRECTORY" in kept else {}
+    return (
+        cache
+        | kept
+        | {
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_INPUT": "1",
+            "PIP_PROGRESS_BAR": "raw",
+            "PIP_USER": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
 
 
 def run(arguments: Sequence[str], *, doing: str, keep_open: int, scratch: Path, progress: Progress) -> None:
@@ -88,6 +101,54 @@ def run(arguments: Sequence[str], *, doing: str, keep_open: int, scratch: Path, 
         raise failure(f"pip failed {doing}", child.returncode, reader.tail)
 
 
+def run_from(
+    indexes: Sequence[str],
+    arguments: Sequence[str],
+    doing: str,
+    *,
+    keep_open: int,
+    scratch: Path,
+    progress: Progress,
+) -> None:
+    """`run`, from the first of the package `indexes` that has everything; an empty one is pip's own setting.
+
+    Says which was taken, where there is a choice. Raises InstallFailed, which names each index and why not it.
+    """
+    failures: list[str] = []
+    for index in indexes:
+        shown = without_password(index) if index else "the index that pip is set to"
+        more = ["--index-url", index] if index else []
+        if index != indexes[-1]:
+            more += _IMPATIENT
+        try:
+            run([*arguments, *more], doing=doing, keep_open=keep_open, scratch=scratch, progress=progress)
+        except InstallFailed as error:
+            if _FINAL.search(error.message):
+                raise
+            if len(indexes) == 1:
+                raise
+            failures.append(f"  {shown}: {error.message}")
+            progress(f"not from {shown}: {_reason(error.message)}")
+            hint = error.hint
+        else:
+            if len(indexes) > 1:
+                progress(f"packages came from {shown}")
+            return
+    raise InstallFailed(f"pip failed {doing}, from every index:\n" + "\n".join(failures), hint=hint)
+
+
+def _reason(message: str) -> str:
+    """The line of pip's that says why."""
+    lines = [line.strip() for line in message.splitlines()]
+    return next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+
+
+def without_password(url: str) -> str:
+    """The URL, as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def failure(what: str, status: int, tail: Sequence[str], hint: str = "") -> InstallFailed:
     """The error for a child that ended with `status` after printing `tail`. Finds the hint for what pip prints."""
     end = f"signal {-status}" if status < 0 else f"exit status {status}"
@@ -103,6 +164,7 @@ class _Reader:
         self._progress = progress
         self._file = ""
         self._told_at = 0.0
+        self._pace = Pace(0)
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def read(self, line: str) -> None:
@@ -110,6 +172,7 @@ class _Reader:
             self._percent(int(match[1]), int(match[2]))
         elif match := _DOWNLOADING.match(line):
             self._file = match[1].replace("_", "-")
+            self._pace = Pace(0)
             self._told_at = time.monotonic()
             if match[2].endswith(("MB", "GB")):
                 self._progress(f"downloading {self._file} ({match[2]})")
@@ -120,6 +183,8 @@ class _Reader:
 
     def _percent(self, done_bytes: int, total_bytes: int) -> None:
         now = time.monotonic()
+        self._pace.total_bytes = total_bytes
+        self._pace.reached(done_bytes)
         if total_bytes and self._file and now - self._told_at >= PAUSE_S:
             self._told_at = now
-            self._progress(f"downloading {self._file}: {100 * done_bytes // total_bytes}%")
+            self._progress(f"downloading {self._file}: {self._pace}")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioctl.commands import events, models, status, top, why
+from audioctl.commands import events, models, runtime, status, top, why
 from audioctl.output import Output, display_width
-from audioproto.control import Chapter, Event, Memory, ModelInfo, ModelStatus, Status, Story, Work
+from audioproto.control import Chapter, Event, Memory, ModelInfo, ModelStatus, RuntimeInfo, Status, Story, Work
 from audioproto.types import Residency, Task, Voice
 
 GIB = 2**30
@@ -279,6 +279,25 @@ def test_a_model_that_is_not_installed_says_what_is_missing_and_how_to_get_it() 
     out = Output(io.StringIO(), io.StringIO(), environment={})
     lines = models.render([info("hibari", installed=False, missing="weights", download_bytes=300 * 2**20)], out)
     assert lines[-2:] == ["hibari lacks weights, 300 MiB to fetch", "  try: audioctl models pull hibari"]
+
+
+def test_runtimes_are_listed_with_their_torch_and_what_should_be_done() -> None:
+    out = Output(io.StringIO(), io.StringIO(), environment={})
+    built = RuntimeInfo("kokoro", ["kokoro-82m"], True, disk_bytes=300 * 2**20)
+    other = RuntimeInfo("qwen-asr", ["a", "b"], True, torch="cpu", fits="cu126", reason="it runs Tesla P40 (6.1)")
+    fresh = RuntimeInfo("tts", [], False, torch="cu130", fits="cu130", download_bytes=2 * 2**30)
+    stuck = RuntimeInfo("odd", [], False, reason="no build of torch fits this host")
+    lines = runtime.render([built, other, fresh, stuck], out)
+    assert lines[1].split() == ["kokoro", "yes", "-", "300", "MiB", "kokoro-82m"]
+    assert lines[2].split()[:3] == ["qwen-asr", "yes", "cpu"]
+    assert lines[3].split()[:4] == ["tts", "no", "cu130", "~2"]
+    assert lines[5:] == [
+        "",
+        "qwen-asr should have torch for cu126 here: it runs Tesla P40 (6.1)",
+        "  try: audioctl runtime install qwen-asr",
+        "",
+        "odd cannot be installed: no build of torch fits this host",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ def written(directory: Path, text: str) -> Path:
         ("[residency]\nkeep_alive = -5", "$.residency.keep_alive"),
         ("[residency]\ndevice = 'tpu'", "$.residency.device"),
         ("[logging]\nlevel = 'loud'", "$.logging.level"),
+        ("[mirrors]\nhub = 'hf-mirror.com'", "$.mirrors.hub"),
+        ("[mirrors]\nindex = 3", "$.mirrors.index"),
+        ("[mirrors]\npreset = 'mars'", "$.mirrors.preset"),
         ("file = 'x'", "unknown field `file`"),
         ("[server\n", "not TOML"),
     ],
@@ -54,8 +57,10 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 
 
 def test_every_key_can_be_set_in_the_environment() -> None:
-    values = {"int": "7", "bool": "true", "str": "x", "ByteSize": "7MB", "Duration": "7m"}
-    for section in ("server", "control", "storage", "residency", "media", "translate", "mirrors"):
+    values = {"int": "7", "bool": "true", "str": "x", "ByteSize": "7MB", "Duration": "7m", "Addresses": "http://x"}
+    values["Literal['', 'cn']"] = "cn"
+    sections = ("server", "control", "storage", "residency", "media", "translate", "runtimes", "mirrors")
+    for section in sections:
         kind = type(getattr(config.Config(), section))
         for key, annotation in kind.__annotations__.items():
             value = values.get(annotation, "cpu")
@@ -71,6 +76,22 @@ def test_a_misspelt_variable_is_an_error_and_not_ignored(name: str) -> None:
 
 def test_what_belongs_to_others_in_the_environment_is_left_alone() -> None:
     assert config.load(None, {"AUDIOD_URL": "x", "AUDIOD_API_KEY": "x", "PORT": "1"}) == config.Config()
+
+
+def test_mirrors_are_one_address_or_several(tmp_path: Path) -> None:
+    for text in ("hub = 'https://a https://b'", "hub = ['https://a', 'https://b']"):
+        found = config.load(written(tmp_path, f"[mirrors]\n{text}"), {})
+        assert found.places.hubs == ("https://a", "https://b")
+    assert config.load(None, {"AUDIOD_MIRRORS_HUB": ""}).places.hubs == ()
+
+
+def test_a_preset_stands_in_for_defaults_and_gives_way_to_what_is_set(tmp_path: Path) -> None:
+    file = written(tmp_path, "[mirrors]\npreset = 'cn'\nindex = 'https://own/simple'")
+    places = config.load(file, {}).places
+    assert places.hubs == ("https://hf-mirror.com", "https://huggingface.co")
+    assert places.building.indexes == ("https://own/simple",)
+    tsinghua = config.load(None, {"AUDIOD_MIRRORS_PRESET": "cn"}).places.building.indexes[0]
+    assert "tuna.tsinghua" in tsinghua
 
 
 def test_relative_directories_are_those_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,16 @@ def test_the_slash_of_an_id_is_no_directory_on_disk() -> None:
     assert catalogue.parse(text, "m.toml").directory_name == "Qwen--Qwen3-ASR-0.6B"
 
 
+SCOPE = HUB.replace('"hub"', '"modelscope"').replace("a" * 40, "master")
+
+
+def test_a_hub_may_be_the_one_that_knows_the_hashes() -> None:
+    entry = catalogue.parse(MINIMAL + WHEELS + HUB.replace(SHA, "") + SCOPE, "m.toml")
+    hub, scope = entry.weights[0].sources[1:]
+    assert hub.pinned() == {"model.bin": ""}
+    assert (scope.label, scope.pinned()) == ("modelscope o/n@master", {"model.bin": SHA})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -126,6 +136,8 @@ def test_the_slash_of_an_id_is_no_directory_on_disk() -> None:
         (MINIMAL + WHEELS.replace('"model.bin"', '".complete"'), "leaves the model's directory"),
         (MINIMAL + WHEELS + NPM.replace('"voices"', '"/voices"'), "sources[1].to: '/voices' leaves"),
         (MINIMAL + WHEELS + HUB.replace("a" * 40, "main"), "sources[1].revision: must be a commit"),
+        (MINIMAL + WHEELS + HUB.replace(SHA, "beef"), "sources[1].files.model.bin: must be 64 hex digits"),
+        (MINIMAL + WHEELS + SCOPE.replace("master", "../master"), "sources[1].revision: '../master' is no commit"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_key(text: str, message: str) -> None:

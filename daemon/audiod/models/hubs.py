@@ -1,0 +1,322 @@
+"""Fetches files of a repository from a model hub or one of its mirrors, and goes on where an attempt ended.
+
+Speaks to Hugging Face's hub (and whatever copies its paths) and to ModelScope. Does not decide where files go in the
+end; models/sources.py does. Blocks on the network, for as long as a few gigabytes take.
+
+    <scratch>/whole/<path>       files that are all there, and the right ones
+    <scratch>/<hash of path>     one that is on its way; an attempt from another mirror goes on with it
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from audiod import durable
+from audiod.models import safetensors
+from audiod.models.catalogue import HubSource, ModelScopeSource
+from audiod.pace import WINDOW_S, Pace
+from audiod.runtimes.pip import PAUSE_S, Progress, without_password
+from audiod.units import ByteSize
+from audioproto.errors import InstallFailed
+
+BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = 30.0
+"""Silence on the connection after which it counts as broken."""
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+"""Waits before the next attempts, begun anew whenever an attempt brought bytes."""
+_UNREACHED_PAUSES_S = (1.0,)
+"""The same while no byte came at all: the hub is probably blocked, and the next one need not wait for that."""
+_LONGEST_PAUSE_S = 90.0
+"""A hub that asks for more patience (Retry-After) has refused."""
+SLOW_BYTES_S = 64 * 1024
+"""Where another mirror is left, one that gives less over a whole window is left: a gigabyte would take five hours."""
+
+_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name
+"""For repositories that are private or whose terms must be accepted. Source: huggingface_hub, environment variables."""
+
+
+class Remote(msgspec.Struct, frozen=True):
+    """What a hub says of a file. Hashes are hex, empty where it says none; `blob` is git's."""
+
+    size_bytes: int
+    sha256: str = ""
+    blob: str = ""
+
+
+class _Refused(InstallFailed):
+    """This mirror will not give it, however often it is asked."""
+
+
+class _Slow(InstallFailed):
+    """It gives it too slowly, and another mirror is left."""
+
+
+def fetch(
+    source: HubSource | ModelScopeSource, mirrors: Sequence[str], scratch: Path, progress: Progress
+) -> dict[str, Path]:
+    """Where each file of `source` lies, below `scratch`: all are whole and the right ones.
+
+    Tries the base URLs `mirrors` in order; what one has brought the next goes on with. Raises InstallFailed, which
+    names each of them and why not it.
+    """
+    scope = isinstance(source, ModelScopeSource)
+    if not mirrors:
+        key = "mirrors.modelscope" if scope else "mirrors.hub"
+        raise InstallFailed("no model hub is configured", hint=f"set {key} in audiod.toml")
+    failures: list[InstallFailed] = []
+    for base in mirrors:
+        shown = without_password(base)
+        try:
+            hub = _Hub(base.rstrip("/"), source, last=base == mirrors[-1], progress=progress)
+            whole = hub.fetch(scratch)
+        except InstallFailed as error:
+            failures.append(error)
+            progress(f"not from {shown}: {error.message.splitlines()[0]}")
+        else:
+            if len(mirrors) > 1:
+                progress(f"files came from {shown}")
+            return whole
+    if len(failures) == 1:
+        raise failures[0]
+    reasons = "\n".join(f"  {without_password(base)}: {it.message}" for base, it in zip(mirrors, failures, strict=True))
+    raise InstallFailed(f"no mirror of the hub gave {source.repo}:\n{reasons}", hint=failures[-1].hint)
+
+
+def url(base: str, source: HubSource | ModelScopeSource, path: str) -> str:
+    """Where a hub has that file."""
+    kind = "/models" if isinstance(source, ModelScopeSource) else ""
+    return f"{base.rstrip('/')}{kind}/{source.repo}/resolve/{quote(source.revision)}/{quote(path)}"
+
+
+class _Hub:
+    """One base URL, and what is wanted of it."""
+
+    def __init__(self, base: str, source: HubSource | ModelScopeSource, *, last: bool, progress: Progress) -> None:
+        if not base.startswith(("https://", "http://")):
+            raise InstallFailed(f"{without_password(base)} is no web address", hint="set mirrors.hub in audiod.toml")
+        self._base = base
+        self._source = source
+        self._last = last
+        self._progress = progress
+        self._scope = isinstance(source, ModelScopeSource)
+
+    def fetch(self, scratch: Path) -> dict[str, Path]:
+        listed = self._listing()
+        whole = {path: scratch / "whole" / path for path in self._source.files}
+        partial = {path: scratch / hashlib.sha256(path.encode()).hexdigest() for path in self._source.files}
+        wanted = {path: self._wanted(path, listed) for path in self._source.files}
+        total_bytes = sum(remote.size_bytes for remote in wanted.values())
+        here_bytes = sum(_size(whole[path]) or _size(partial[path]) for path in wanted)
+        durable.require_space(scratch, max(0, total_bytes - here_bytes), self._source.label)
+        pace = Pace(total_bytes, here_bytes)
+        for number, (path, remote) in enumerate(wanted.items(), 1):
+            if _size(whole[path]) and (not remote.size_bytes or _size(whole[path]) == remote.size_bytes):
+                continue
+            size = f", {ByteSize(remote.size_bytes)}" if remote.size_bytes else ""
+            self._progress(f"downloading {path} ({number} of {len(wanted)}{size})")
+            self._download(url(self._base, self._source, path), partial[path], remote, pace)
+            try:
+                _verify(partial[path], path, remote, self._source.files[path], url(self._base, self._source, path))
+            except InstallFailed:
+                # These bytes are no start for another attempt.
+                partial[path].unlink()
+                raise
+            whole[path].parent.mkdir(parents=True, exist_ok=True)
+            partial[path].rename(whole[path])
+        return whole
+
+    def _wanted(self, path: str, listed: Mapping[str, Remote] | None) -> Remote:
+        pinned = self._source.files[path]
+        if listed is None:
+            if not pinned:
+                raise _Refused(
+                    f"it does not list {self._source.repo}, so that {path} could not be verified",
+                    hint="name another as mirrors.hub in audiod.toml",
+                )
+            return Remote(0)
+        if path not in listed:
+            raise _Refused(f"{self._source.repo} has no {path} at {self._source.revision}")
+        remote = listed[path]
+        if pinned and remote.sha256 and remote.sha256 != pinned:
+            raise _Refused(
+                f"{path} is not the file that is pinned: its SHA-256 there is {remote.sha256}, not {pinned}",
+                hint="the mirror has something else; name another, then run the same again",
+            )
+        return remote
+
+    def _listing(self) -> dict[str, Remote] | None:
+        """Sizes and hashes of all files at that revision; None from a mirror that only copies files."""
+        repo, revision = self._source.repo, self._source.revision
+        if self._scope:
+            query = urlencode({"Revision": revision, "Recursive": "True"})
+            url = f"{self._base}/api/v1/models/{repo}/repo/files?{query}"
+        else:
+            url = f"{self._base}/api/models/{repo}/revision/{quote(revision)}?blobs=true"
+        pauses = iter(_UNREACHED_PAUSES_S)
+        while True:
+            try:
+                with urllib.request.urlopen(_request(url), timeout=_TIMEOUT_S) as answer:  # noqa: S310  checked
+                    body = answer.read(64 << 20)
+                return _scope_listing(body) if self._scope else _hub_listing(body)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code in (404, 405, 501):
+                    return None
+                pause_s = self._pause_s(url, error, next(pauses, None))
+            except (OSError, http.client.HTTPException) as error:
+                pause_s = self._next_pause(url, error, next(pauses, None))
+            except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+                return None
+            time.sleep(pause_s)
+
+    def _download(self, url: str, partial: Path, remote: Remote, pace: Pace) -> None:
+        """Bring `partial` up to the whole of `url`, going on from where it ends."""
+        pauses = iter(_UNREACHED_PAUSES_S)
+        if remote.size_bytes and _size(partial) > remote.size_bytes:
+            partial.unlink()
+        while not (remote.size_bytes and _size(partial) == remote.size_bytes):
+            before = _size(partial)
+            try:
+                self._download_rest(url, partial, before, remote, pace)
+                return
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code == 416 and before:  # it ends where our bytes end: they are all there
+                    return
+                pause_s = self._pause_s(url, error, next(pauses, None))
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and error.errno in _DISK:
+                    raise
+                if _size(partial) > before:
+                    pauses = iter(_PAUSES_S)
+                pause_s = self._next_pause(url, error, next(pauses, None))
+            time.sleep(pause_s)
+
+    def _pause_s(self, url: str, error: urllib.error.HTTPError, pause_s: float | None) -> float:
+        """How long to wait after that answer. Raises InstallFailed where waiting is in vain."""
+        if error.code in (401, 403):
+            said = f"{url}: HTTP {error.code}: private, or its terms were not accepted"
+            raise _Refused(said, hint=f"accept its terms on the hub, and set {_TOKEN} to a token of your account")
+        if error.code < 500 and error.code != 429:
+            raise _Refused(f"{url}: HTTP {error.code}")
+        asked = error.headers.get("Retry-After", "")
+        if asked.isdecimal() and pause_s is not None:
+            pause_s = float(asked)
+            if pause_s > _LONGEST_PAUSE_S:
+                raise _Refused(f"{url}: HTTP {error.code}, try again in {asked} s")
+            self._progress(f"the hub asks for a pause of {asked} s (HTTP {error.code})")
+            return pause_s
+        return self._next_pause(url, error, pause_s)
+
+    def _next_pause(self, url: str, error: Exception, pause_s: float | None) -> float:
+        if pause_s is None:
+            reason = getattr(error, "reason", None) or error
+            said = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else str(reason)
+            key = "mirrors.modelscope" if self._scope else "mirrors.hub"
+            raise InstallFailed(f"{url}: {said}", hint=f"name a mirror as {key} in audiod.toml") from error
+        return pause_s
+
+    def _download_rest(self, url: str, partial: Path, start: int, remote: Remote, pace: Pace) -> None:
+        others_bytes = pace.done_bytes - start
+        with urllib.request.urlopen(_request(url, start), timeout=_TIMEOUT_S) as answer:  # noqa: S310  checked
+            # A server that knows no ranges answers 200 with everything: begin anew.
+            resumed = answer.status == http.client.PARTIAL_CONTENT
+            begin = start if resumed else 0
+            wanted = int(answer.headers.get("Content-Length", "0"))
+            if remote.size_bytes and wanted and begin + wanted != remote.size_bytes:
+                raise _Refused(f"{url} has {begin + wanted} bytes, not {remote.size_bytes}")
+            if not pace.total_bytes:
+                pace.total_bytes = others_bytes + begin + wanted
+            done = begin
+            began = told_at = time.monotonic()
+            with partial.open("ab" if resumed else "wb") as file:
+                while block := answer.read1(BLOCK_BYTES):
+                    file.write(block)
+                    done += len(block)
+                    pace.reached(others_bytes + done)
+                    now = time.monotonic()
+                    if now - told_at >= PAUSE_S:
+                        told_at = now
+                        self._progress(str(pace))
+                    if not self._last and now - began >= WINDOW_S and pace.rate_bytes_s() < SLOW_BYTES_S:
+                        raise _Slow(f"only {ByteSize(pace.rate_bytes_s())}/s for {WINDOW_S:.0f} s")
+                file.flush()
+                os.fsync(file.fileno())
+        # read() takes a closed connection for the end of the file.
+        if wanted and done < begin + wanted:
+            raise ConnectionError(f"the connection ended after {done - begin} of {wanted} bytes")
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def _request(url: str, start: int = 0) -> urllib.request.Request:
+    headers = {"User-Agent": "audiod", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme was checked
+    if token := os.environ.get(_TOKEN):
+        # Not for whoever the hub redirects to.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    return request
+
+
+def _hub_listing(body: bytes) -> dict[str, Remote]:
+    """Source: hub API, `GET /api/models/{repo}/revision/{revision}` with `blobs`."""
+    found = {}
+    for file in msgspec.json.decode(body)["siblings"]:
+        large: dict[str, Any] = file.get("lfs") or {}
+        size = int(large.get("size") or file.get("size") or 0)
+        found[file["rfilename"]] = Remote(size, large.get("sha256", ""), "" if large else file.get("blobId") or "")
+    return found
+
+
+def _scope_listing(body: bytes) -> dict[str, Remote]:
+    """Source: modelscope's hub client, `HubApi.get_model_files`."""
+    files = msgspec.json.decode(body)["Data"]["Files"]
+    return {
+        file["Path"]: Remote(int(file["Size"]), file.get("Sha256") or "") for file in files if file["Type"] != "tree"
+    }
+
+
+def _verify(file: Path, path: str, remote: Remote, pinned: str, url: str) -> None:
+    """Whether the bytes are those of the catalogue, or else of the hub's list, and hold what the name says."""
+    size = file.stat().st_size
+    if remote.size_bytes and size != remote.size_bytes:
+        raise InstallFailed(f"{url} gave {size} bytes, not {remote.size_bytes}")
+    sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with file.open("rb") as opened:
+        while block := opened.read(BLOCK_BYTES):
+            sha256.update(block)
+            if remote.blob:
+                blob.update(block)
+    for kind, wanted, got in (
+        ("SHA-256", pinned or remote.sha256, sha256.hexdigest()),
+        ("git's hash", remote.blob, blob.hexdigest()),
+    ):
+        if wanted and got != wanted:
+            raise InstallFailed(
+                f"{url} is not the file that is pinned: {kind} {got}, not {wanted}",
+                hint="the mirror served something else; name another, then run the same again",
+            )
+    if path.endswith(".safetensors"):
+        safetensors.check(file)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

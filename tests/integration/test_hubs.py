@@ -1,0 +1,282 @@
+"""Models from a hub and its mirrors: what is fetched, verified, gone on with, and told."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audiod import durable
+from audiod.models import catalogue, hubs, install
+from audiod.models.catalogue import ModelEntry
+from audiod.models.install import Places
+from audiod.runtimes import build
+from audioproto.errors import BadRequest, InstallFailed, NotFound
+from model_hub import COMMIT, Hub, sha256
+
+
+def tensors(values: bytes) -> bytes:
+    """A safetensors file with one tensor."""
+    header = json.dumps({"t": {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + values
+
+
+WEIGHTS = tensors(os.urandom(300_000))
+FILES = {"config.json": b'{"model_type": "tiny"}', "model.safetensors": WEIGHTS}
+CONFIG, MODEL = "config.json", "model.safetensors"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub({"owner/name": dict(FILES)}) as server:
+        yield server
+
+
+@pytest.fixture
+def mirror() -> Iterator[Hub]:
+    with Hub({"owner/name": dict(FILES)}) as server:
+        yield server
+
+
+class Host:
+    """A host on which the runtime is there, and the model's files are wanted."""
+
+    def __init__(self, root: Path, *bases: Hub, scopes: tuple[Hub, ...] = ()) -> None:
+        for name in ("locks", "models"):
+            (root / name).mkdir()
+        (root / "locks/runtime-tiny.txt").write_text("")
+        self.places = Places(
+            root / "locks",
+            root / "runtimes",
+            root / "models",
+            tuple(hub.url for hub in bases),
+            tuple(hub.url for hub in scopes),
+        )
+        lock = build.require_lock("tiny", self.places.locks_dir)
+        directory = build._directory("tiny", [lock], self.places.runtimes_dir)
+        (directory / "bin").mkdir(parents=True)
+        (directory / "bin/python").touch()
+        (directory / durable.STAMP).touch()
+        self.lines: list[str] = []
+
+    def install(self, entry: ModelEntry) -> Path:
+        install.install(entry, self.places, self.lines.append)
+        assert install.missing(entry, self.places) == ""
+        return install.model_dir(entry, self.places)
+
+    def said(self, part: str) -> bool:
+        return any(part in line for line in self.lines)
+
+
+def source(kind: str = "hub", pinned: dict[str, str] | None = None, revision: str = COMMIT) -> str:
+    hashes = {path: sha256(data) for path, data in FILES.items()} if pinned is None else pinned
+    files = "".join(f'files."{path}" = "{digest}"\n' for path, digest in hashes.items())
+    return f'[[weights.sources]]\nkind = "{kind}"\nrepo = "owner/name"\nrevision = "{revision}"\n{files}'
+
+
+def model(*sources: str, more: str = "") -> ModelEntry:
+    text = 'id = "m"\nengine = "e"\nruntime = "tiny"\ntask = "transcribe"\n' + more
+    text += '[[weights]]\nname = "weights"\ndisk_bytes = "1MB"\n' + "".join(sources or [source()])
+    return catalogue.parse(text, "m")
+
+
+UNKNOWN = dict.fromkeys(FILES, "")
+
+
+def test_files_come_by_the_hubs_own_protocol_and_are_what_was_pinned(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    directory = host.install(model())
+    assert {path: (directory / path).read_bytes() for path in FILES} == FILES
+    assert host.said("downloading model.safetensors (2 of 2, 293 KiB)")
+
+
+def test_without_hashes_in_the_catalogue_the_hubs_own_are_what_counts(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    entry = model(source(pinned=UNKNOWN))
+    hub.served[CONFIG] = b'{"model_type": "t1ny"}'  # small ones have only git's hash there
+    with pytest.raises(InstallFailed, match=r"config\.json is not the file that is pinned: git's hash"):
+        host.install(entry)
+    hub.served = {MODEL: WEIGHTS[:-1] + b"?"}
+    with pytest.raises(InstallFailed, match=r"model\.safetensors is not the file that is pinned: SHA-256"):
+        host.install(entry)
+    hub.served.clear()
+    host.install(entry)
+
+
+def test_a_hub_that_has_another_file_than_is_pinned_is_not_downloaded_from(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    hub.files["owner/name"][MODEL] = tensors(os.urandom(2000))
+    with pytest.raises(InstallFailed, match=r"model\.safetensors is not the file that is pinned: its SHA-256 there"):
+        host.install(model())
+    assert hub.asked == []
+
+
+def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    hub.cut[MODEL] = 100_000
+    host.install(model())
+    assert hub.downloads(MODEL) == ["", "bytes=100000-"]
+
+
+def test_the_next_mirror_goes_on_with_what_the_first_has_brought(tmp_path: Path, hub: Hub, mirror: Hub) -> None:
+    host = Host(tmp_path, hub, mirror)
+    hub.cut[MODEL] = 100_000
+    hub.refusals = [(302, {"Location": f"{hub.url}/cdn/owner/name/{path}"}) for path in FILES] + [(503, {})] * 5
+    directory = host.install(model())
+    assert mirror.downloads(MODEL) == ["bytes=100000-"]
+    assert mirror.downloads(CONFIG) == []
+    assert (directory / MODEL).read_bytes() == WEIGHTS
+    assert host.said(f"files came from {mirror.url}")
+
+
+def test_where_nothing_answers_every_mirror_is_named_with_its_reason(tmp_path: Path, hub: Hub, mirror: Hub) -> None:
+    host = Host(tmp_path, hub, mirror)
+    hub.files.clear()
+    del mirror.files["owner/name"][CONFIG]
+    with pytest.raises(InstallFailed) as failed:
+        host.install(model())
+    assert f"{hub.url}: " in failed.value.message
+    assert "HTTP 404" in failed.value.message
+    assert f"{mirror.url}: owner/name has no config.json" in failed.value.message
+    assert "mirrors.hub" in failed.value.hint or failed.value.hint == ""
+
+
+def test_a_mirror_that_only_copies_files_will_do_where_hashes_are_pinned(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    hub.lists = False
+    host.install(model())
+    install.remove(model(), host.places, host.lines.append)
+    with pytest.raises(InstallFailed, match=r"does not list owner/name, so that .* could not be verified"):
+        host.install(model(source(pinned=UNKNOWN)))
+
+
+def test_a_hub_that_asks_for_patience_is_given_it(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    hub.refusals = [(429, {"Retry-After": "0"})]
+    host.install(model())
+    assert host.said("the hub asks for a pause of 0 s (HTTP 429)")
+
+
+def test_one_that_asks_for_too_much_is_left(tmp_path: Path, hub: Hub, mirror: Hub) -> None:
+    host = Host(tmp_path, hub, mirror)
+    hub.refusals = [(429, {"Retry-After": "3600"})]
+    host.install(model())
+    assert hub.asked == []
+    assert host.said("HTTP 429, try again in 3600 s")
+
+
+def test_a_slow_mirror_is_left_for_another_and_kept_where_it_is_the_last(
+    tmp_path: Path, hub: Hub, mirror: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "WINDOW_S", 0.2)
+    monkeypatch.setattr(hubs, "SLOW_BYTES_S", 1_000_000)
+    hub.pause_s = 0.01  # 100 kB a second
+    host = Host(tmp_path, hub, mirror)
+    host.install(model())
+    assert host.said(f"not from {hub.url}: only ")
+    (resumed,) = mirror.downloads(MODEL)
+    assert resumed.startswith("bytes=")
+    install.remove(model(), host.places, host.lines.append)
+    mirror.refusals = [(404, {})]
+    places = Places(host.places.locks_dir, host.places.runtimes_dir, host.places.models_dir, (mirror.url, hub.url))
+    install.install(model(), places, host.lines.append)
+    assert host.said(f"files came from {hub.url}")
+
+
+def test_a_private_repository_tells_how_to_get_in_and_the_token_stays_with_the_hub(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(tmp_path, hub)
+    hub.refusals = [(401, {})]
+    with pytest.raises(InstallFailed, match="HTTP 401") as failed:
+        host.install(model())
+    assert "HF_TOKEN" in failed.value.hint
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    hub.asked.clear()
+    host.install(model())
+    assert hub.tokens == ["Bearer secret", "Bearer secret", ""]  # the last is whoever has the large files
+
+
+def test_an_interrupted_install_fetches_no_whole_file_again(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(tmp_path, hub)
+    hub.refusals = [(302, {"Location": f"{hub.url}/cdn/owner/name/{CONFIG}"}), (404, {})]
+    with pytest.raises(InstallFailed):
+        host.install(model())
+    host.install(model())
+    assert hub.downloads(CONFIG) == [""]
+
+
+def test_safetensors_that_contradict_their_header_are_refused(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    hub.files["owner/name"][MODEL] = WEIGHTS[:-1000]  # the hub itself has half a file, with the right hash
+    with pytest.raises(InstallFailed, match=r"model\.safetensors.* is no whole safetensors file|is no whole"):
+        host.install(model(source(pinned=UNKNOWN)))
+
+
+def test_modelscope_gives_the_same_files_where_the_hub_does_not(tmp_path: Path, hub: Hub, mirror: Hub) -> None:
+    hub.files.clear()
+    host = Host(tmp_path, hub, scopes=(mirror,))
+    entry = model(source(), source("modelscope", revision="master"))
+    directory = host.install(entry)
+    assert (directory / MODEL).read_bytes() == WEIGHTS
+    assert install.installed_from(entry, host.places) == {"weights": "modelscope owner/name@master"}
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fetched(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(tmp_path, hub)
+    real = durable.require_space
+    monkeypatch.setattr(durable, "require_space", lambda where, needed, what: real(where, needed * 2**50, what))
+    with pytest.raises(InstallFailed, match=r"needs .* TiB"):
+        host.install(model())
+    assert hub.asked == []
+
+
+# --- verify, remove ------------------------------------------------------------------------------------------------
+
+
+def test_verify_finds_what_was_changed_on_the_disk(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    directory = host.install(model())
+    install.verify(model(), host.places, host.lines.append)
+    assert host.said("model.safetensors: as it was pinned, 293 KiB")
+    (directory / MODEL).write_bytes(WEIGHTS[:-1] + b"?")
+    with pytest.raises(InstallFailed, match=r"1 files of m in .* are wrong:\n  model\.safetensors: SHA-256 is") as bad:
+        install.verify(model(), host.places, host.lines.append)
+    assert bad.value.hint == "audioctl models remove m && audioctl models pull m"
+
+
+def test_verify_reads_a_directory_of_the_operators_too(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path)
+    offline = tmp_path / "offline"
+    offline.mkdir()
+    for path, data in FILES.items():
+        (offline / path).write_bytes(data)
+    entry = model(source(), source("modelscope", pinned=UNKNOWN, revision="master"), more=f'path = "{offline}"\n')
+    install.verify(entry, host.places, host.lines.append)
+    (offline / MODEL).write_bytes(WEIGHTS[:1000])
+    with pytest.raises(InstallFailed, match=r"model\.safetensors"):
+        install.verify(entry, host.places, host.lines.append)
+    with pytest.raises(BadRequest, match="are yours"):
+        install.remove(entry, host.places, host.lines.append)
+    assert (offline / CONFIG).exists()
+
+
+def test_removed_files_are_gone_finished_or_not(tmp_path: Path, hub: Hub) -> None:
+    host = Host(tmp_path, hub)
+    hub.refusals = [(302, {"Location": f"{hub.url}/cdn/owner/name/{CONFIG}"}), (404, {})]
+    with pytest.raises(InstallFailed):
+        host.install(model())
+    assert install.remove(model(), host.places, host.lines.append) > 0
+    host.install(model())
+    assert install.remove(model(), host.places, host.lines.append) >= len(WEIGHTS)
+    assert [path.name for path in host.places.models_dir.iterdir()] == [".m.lock"]
+    with pytest.raises(NotFound, match="there are no files of m"):
+        install.remove(model(), host.places, host.lines.append)
