@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import pytest
 
 from audiod.models.catalogue import ModelEntry
 from audioproto.types import EngineSpec
-from daemons import TOP
 from zygotes import Worker, Zygote
 
 
@@ -57,36 +53,6 @@ def kokoro(zygote_of: Callable[[str], Zygote]) -> Iterator[Worker]:
     worker = zygote_of("kokoro-82m").fork()
     yield worker
     worker.close()
-
-
-TINY = {
-    "asr": {},
-    "asr-hf": {"layout": "hf"},
-    "chinese": {"text": "你好世界。", "language": "Chinese", "layout": "hf"},
-    "noise": {"mode": "random"},
-    "noise-hf": {"mode": "random", "layout": "hf"},
-    "aligner": {"kind": "aligner"},
-    "aligner-noise": {"kind": "aligner", "mode": "random"},
-    "aligner-noise-hf": {"kind": "aligner", "mode": "random", "layout": "hf"},
-}
-"""What to make, for `make` in tests/tiny/qwen3_asr.py."""
-
-
-@pytest.fixture(scope="session")
-def tiny_qwen(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of tiny checkpoints of Qwen3-ASR, by the names in TINY."""
-    directory = tmp_path_factory.mktemp("qwen")
-    script = TOP / "tests/tiny/qwen3_asr.py"
-    environment = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    made = subprocess.run(
-        [str(runtime_python("qwen_asr")), str(script), str(directory), json.dumps(TINY)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert made.returncode == 0, made.stdout
-    return directory
 
 
 @pytest.fixture(scope="module")

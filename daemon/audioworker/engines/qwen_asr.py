@@ -327,10 +327,10 @@ class _Follower:
     def __init__(self, writings: Sequence[_Writing]) -> None:
         self._writings = writings
         self._stopped = [False] * len(writings)
-        self._likely: Any = None
+        self._scores: Any = None
 
     def before(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """A logits processor: bars what may not follow, and keeps how likely the rest is."""
+        """A logits processor: bars what may not follow, and keeps the rest to tell how likely it was."""
         import torch
 
         for row, writing in enumerate(self._writings):
@@ -338,7 +338,7 @@ class _Follower:
                 kept = scores[row, allowed]
                 scores[row] = -torch.inf
                 scores[row, allowed] = kept
-        self._likely = torch.log_softmax(scores.float(), dim=-1)
+        self._scores = scores
         return scores
 
     def after(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
@@ -346,7 +346,8 @@ class _Follower:
         import torch
 
         chosen = input_ids[:, -1:]
-        tokens, logprobs = chosen[:, 0].tolist(), self._likely.gather(1, chosen)[:, 0].tolist()
+        likely = self._scores.gather(1, chosen)[:, 0].float() - torch.logsumexp(self._scores.float(), dim=-1)
+        tokens, logprobs = chosen[:, 0].tolist(), likely.tolist()
         for row, writing in enumerate(self._writings):
             # A row that has stopped is filled up with ends of text while the others go on.
             self._stopped[row] = self._stopped[row] or writing.take(tokens[row], logprobs[row])
