@@ -1,6 +1,7 @@
 """Run in the runtime of qwen_asr by a test: what reading checkpoints gives, for many of them with one import.
 
-`compare KIND RELEASED HF` prints the largest difference of their logits on the same noise, and
+`compare KIND RELEASED HF` prints the largest difference of their logits on the same noise,
+`split HF TEXT` the words that the library aligns of a text, and
 `refuse '[["ENGINE", "DIRECTORY", {OPTIONS}], ...]'` the errors that the engines come up with.
 """
 
@@ -49,5 +50,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["compare", ("asr" | "aligner") as kind, released, hf]:
             print(json.dumps(compare(kind, released, hf)))
+        case ["split", hf, text]:
+            from transformers import Qwen3ASRProcessor
+
+            print(json.dumps(Qwen3ASRProcessor.from_pretrained(hf).split_words_for_alignment(text)))
         case ["refuse", tried]:
             print(json.dumps(refuse(json.loads(tried))))

@@ -14,6 +14,7 @@ import pytest
 
 from audioproto.types import PCM_RATE_IN
 from audioproto.worker import Delta, Done, Passage, Paused, Segment
+from audioworker import alignment
 from daemons import TOP
 from zygotes import Samples, Worker, Zygote, recording
 
@@ -345,5 +346,13 @@ def test_what_cannot_be_aligned_is_estimated_and_marked_so(aligner: Worker, pass
     assert times == sorted(times)
 
 
-def test_an_aligner_does_not_transcribe_and_a_recogniser_does_not_align(aligner: Worker, asr: Worker) -> None:
+def test_the_words_are_those_that_the_model_was_trained_with(
+    tiny_qwen: Path, runtime_python: Callable[[str], Path]
+) -> None:
+    text = "“Well-known” don't — 1,5 % of Müller’s café\n用 Python3 写的，你好！ 안녕 하세요 … привет"
+    words = [alignment.spoken(piece) for piece in alignment.pieces(text)]
+    assert in_runtime(runtime_python, "split", str(tiny_qwen / "asr-hf"), text) == words
+
+
+def test_an_aligner_does_not_transcribe(aligner: Worker) -> None:
     assert aligner.refusal(noise(1)).error.code == "unsupported_task"
