@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,6 +64,36 @@ def runtime_python(entries: dict[str, ModelEntry], places: install.Places) -> Ca
         return python
 
     return find
+
+
+TINY: dict[str, dict[str, str]] = {
+    "asr": {},
+    "asr-hf": {"layout": "hf"},
+    "chinese": {"text": "你好世界。", "language": "Chinese", "layout": "hf"},
+    "noise": {"mode": "random"},
+    "noise-hf": {"mode": "random", "layout": "hf"},
+    "aligner": {"kind": "aligner"},
+    "aligner-noise": {"kind": "aligner", "mode": "random"},
+    "aligner-noise-hf": {"kind": "aligner", "mode": "random", "layout": "hf"},
+}
+"""What to make, for `make` in tests/tiny/qwen3_asr.py."""
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of tiny checkpoints of Qwen3-ASR, by the names in TINY."""
+    directory = tmp_path_factory.mktemp("qwen")
+    script = TOP / "tests/tiny/qwen3_asr.py"
+    environment = {"PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        [str(runtime_python("qwen_asr")), str(script), str(directory), json.dumps(TINY)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert made.returncode == 0, made.stdout
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,10 @@ from audioproto import framing
 from audioproto.types import EngineSpec
 from audioproto.worker import (
     Abort,
+    Align,
     AudioChunk,
     AudioStart,
+    Delta,
     Done,
     Exited,
     Failed,
@@ -28,6 +30,7 @@ from audioproto.worker import (
     FromZygote,
     Init,
     Message,
+    Passage,
     Pause,
     Paused,
     Prepared,
@@ -91,11 +94,23 @@ class Worker:
         if samples is None:
             self._peer.send(Synthesize(self._jobs, text, voice, **fields))  # type: ignore[arg-type]
             return self._jobs
-        memory = os.memfd_create("pcm")
-        os.write(memory, (samples * 32767).astype("<i2").tobytes())
-        self._peer.send(Transcribe(self._jobs, samples.size, **fields), memory)  # type: ignore[arg-type]
-        os.close(memory)
+        self._send_with(samples, Transcribe(self._jobs, samples.size, **fields))  # type: ignore[arg-type]
         return self._jobs
+
+    def align(self, samples: Samples, passages: list[Passage], language: str = "") -> list[Segment]:
+        self._jobs += 1
+        self._brought[self._jobs] = []
+        self._send_with(samples, Align(self._jobs, samples.size, passages, language))
+        messages, end = self.finish(self._jobs)
+        assert isinstance(end, Done), end
+        return [message for message in messages if isinstance(message, Segment)]
+
+    def _send_with(self, samples: Samples, message: Message) -> None:
+        memory = os.memfd_create("pcm")
+        with os.fdopen(memory, "wb") as file:
+            file.write((samples * 32767).astype("<i2").tobytes())
+            file.flush()
+            self._peer.send(message, memory)
 
     def abort(self, job: int) -> None:
         self._peer.send(Abort(job))
@@ -119,7 +134,7 @@ class Worker:
         """The next message of the job, waiting for it."""
         while not self._brought[job]:
             message = self._peer.receive()
-            assert isinstance(message, Segment | AudioStart | AudioChunk | Paused | Done | Failed)
+            assert isinstance(message, Segment | Delta | AudioStart | AudioChunk | Paused | Done | Failed)
             self._brought[message.job].append(message)
         return self._brought[job].pop(0)
 

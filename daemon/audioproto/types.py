@@ -22,6 +22,8 @@ class Task(StrEnum):
 
     TRANSCRIBE = "transcribe"
     SPEAK = "speak"
+    ALIGN = "align"
+    """It finds out when each word of a known text is said."""
 
 
 class Priority(StrEnum):

@@ -73,7 +73,7 @@ class Transcribe(Message, frozen=True):
     `language` is an ISO 639-1 code or empty for automatic, then of `languages` where there are any. `prompt` is text
     that could have gone before, `keywords` are words that may be heard. `temperature` is 0 to 1. `words` asks for word
     times, `logprobs` for those of tokens. `translate_to` is the code of the language to write in, empty for the spoken
-    one.
+    one. `deltas` asks for text as the model writes it.
     """
 
     job: int
@@ -86,6 +86,28 @@ class Transcribe(Message, frozen=True):
     keywords: list[str] = []
     logprobs: bool = False
     translate_to: str = ""
+    deltas: bool = False
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """What is said from `start` to `end`, in seconds from the start of the audio."""
+
+    start: float
+    end: float
+    text: str
+
+
+class Align(Message, frozen=True):
+    """Find the times of the words of `passages` in the `samples` in the descriptor sent along (mono s16le, 16 kHz).
+
+    Passages are in order and do not overlap. Answered by a Segment for each, in their order, then Done. `language` is
+    an ISO 639-1 code or empty where it is not known.
+    """
+
+    job: int
+    samples: int
+    passages: list[Passage]
+    language: str = ""
 
 
 class Synthesize(Message, frozen=True):
@@ -122,7 +144,7 @@ class Warm(Message, frozen=True):
     job: int
 
 
-ToWorker = Union[Transcribe, Synthesize, Abort, Pause, Resume, Warm]
+ToWorker = Union[Transcribe, Align, Synthesize, Abort, Pause, Resume, Warm]
 
 # --- worker to daemon ---------------------------------------------------------------------------------------------
 
@@ -164,7 +186,19 @@ class Segment(Message, frozen=True):
     no_speech_prob: float = 0.0
     seek: int = 0
     words: list[Word] = []
+    words_estimated: bool = False
+    """Whether the times of the words are in proportion to the text, instead of heard."""
     logprobs: list[Token] = []
+
+
+class Delta(Message, frozen=True):
+    """Text of the segment to come, as the model writes it: what goes behind the deltas before it.
+
+    A preview: where the model got stuck the segment says something else, or two segments come. Their text counts.
+    """
+
+    job: int
+    text: str
 
 
 class AudioStart(Message, frozen=True):
@@ -205,4 +239,4 @@ class Failed(Message, frozen=True):
 
 
 FromZygote = Union[Progress, Prepared, Forked, Exited, Failed]
-FromWorker = Union[Progress, Ready, Segment, AudioStart, AudioChunk, Paused, Done, Failed]
+FromWorker = Union[Progress, Ready, Segment, Delta, AudioStart, AudioChunk, Paused, Done, Failed]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from audioproto.errors import AudiodError, BadRequest, EngineFailed, OutOfMemory
 from audioproto.types import EngineSpec, Hold
-from audioproto.worker import Segment, Synthesize, Transcribe
+from audioproto.worker import Align, Delta, Segment, Synthesize, Transcribe
 from audioworker.jobs import Jobs
 
 Audio = npt.NDArray[np.float32]
@@ -29,7 +29,7 @@ Cancelled = Callable[[], bool]
 
 
 class Engine(ABC):
-    """One library's adapter. Subclass it together with Transcriber or Synthesizer, under the name `Engine`.
+    """One library's adapter. Subclass it together with Transcriber, Aligner or Synthesizer, under the name `Engine`.
 
     `hold` says what may be done before a fork (see audioproto.types.Hold) and is proved by the contract test, which
     really forks and infers in the child.
@@ -48,6 +48,8 @@ class Engine(ABC):
         self.jobs = Jobs()
         self.on_progress: Callable[[str], None] = lambda message: None
         """Where `progress` goes; set by the process that the engine is in."""
+        self.on_delta: Callable[[Delta], None] = lambda delta: None
+        """Where text goes that is not yet a segment's, from any thread; set by the worker."""
 
     def progress(self, message: str) -> None:
         """Say that `prepare` or `load` goes on and what comes next, in words for a person.
@@ -81,7 +83,19 @@ class Transcriber(ABC):
         """Yield the segments of `audio` (16 kHz) as each is finished, with ascending times.
 
         The generator's return value is the recognised ISO 639-1 language code. Silence yields nothing.
-        Raises BadRequest for a language that the model does not know.
+        Raises BadRequest for a language that the model does not know. With
+        `request.deltas` an engine that writes word by word calls `on_delta` as it does.
+        """
+
+
+class Aligner(ABC):
+    """An engine that finds a known text in speech."""
+
+    @abstractmethod
+    def align(self, audio: Audio, request: Align, cancelled: Cancelled) -> Iterator[Segment]:
+        """Yield a segment for each passage of `request`, in order, with ascending times of its words.
+
+        Together the words are the passage's text. Where it cannot be aligned, the times are estimated, and marked so.
         """
 
 

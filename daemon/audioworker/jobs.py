@@ -88,6 +88,11 @@ class Job:
             self._paused = False
             self._jobs.changed.notify_all()
 
+    @property
+    def to_stop(self) -> bool:
+        """Whether a computation that shares its call with other jobs should leave it now: to rest, or for good."""
+        return self._paused or self.aborted
+
     def is_aborted(self) -> bool:
         return self.aborted
 

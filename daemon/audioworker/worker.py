@@ -22,6 +22,7 @@ from audioproto.errors import UnsupportedTask
 from audioproto.types import Hold
 from audioproto.worker import (
     Abort,
+    Align,
     AudioChunk,
     AudioStart,
     Done,
@@ -39,10 +40,10 @@ from audioproto.worker import (
     Warm,
 )
 from audioworker.channel import Channel
-from audioworker.engine import Audio, Engine, Synthesizer, Transcriber, typed
+from audioworker.engine import Aligner, Audio, Engine, Synthesizer, Transcriber, typed
 from audioworker.jobs import Aborted, Job
 
-Request = Union[Transcribe, Synthesize, Warm]
+Request = Union[Transcribe, Align, Synthesize, Warm]
 T = TypeVar("T")
 
 _CHUNK_SAMPLES = 12_000
@@ -75,6 +76,7 @@ class _Worker:
         self._channel = channel
         self._engine = engine
         self._jobs: dict[int, Job] = {}
+        engine.on_delta = self._send
 
     def run(self) -> None:
         while True:
@@ -84,7 +86,7 @@ class _Worker:
                 return
             for message in messages:
                 match message:
-                    case Transcribe():
+                    case Transcribe() | Align():
                         self._begin(message, self._channel.take_descriptor())
                     case Synthesize() | Warm():
                         self._begin(message, None)
@@ -142,6 +144,9 @@ class _Worker:
             case Transcribe():
                 assert descriptor is not None
                 return self._transcribe(job, request, _samples(descriptor, request.samples))
+            case Align():
+                assert descriptor is not None
+                return self._align(job, request, _samples(descriptor, request.samples))
             case Synthesize():
                 self._synthesize(job, request)
                 return ""
@@ -151,6 +156,11 @@ class _Worker:
             raise UnsupportedTask(f"{self._engine.spec.model} does not transcribe")
         segments: Iterator[Segment] = self._engine.transcribe(audio, request, job.is_aborted)
         return _follow(job, segments, self._send)
+
+    def _align(self, job: Job, request: Align, audio: Audio) -> str:
+        if not isinstance(self._engine, Aligner):
+            raise UnsupportedTask(f"{self._engine.spec.model} does not align")
+        return _follow(job, self._engine.align(audio, request, job.is_aborted), self._send)
 
     def _synthesize(self, job: Job, request: Synthesize) -> None:
         if not isinstance(self._engine, Synthesizer):

@@ -53,3 +53,32 @@ def kokoro(zygote_of: Callable[[str], Zygote]) -> Iterator[Worker]:
     worker = zygote_of("kokoro-82m").fork()
     yield worker
     worker.close()
+
+
+@pytest.fixture(scope="module")
+def qwen_zygote(
+    tiny_qwen: Path, runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Zygote]]:
+    """Gives the zygote of a tiny checkpoint by its name, or that of another directory; starts it when first asked."""
+    started: dict[str, Zygote] = {}
+
+    def start(name: str, model_dir: Path | None = None, max_batch: int = 4, **options: object) -> Zygote:
+        key = f"{name} {max_batch} {options} {model_dir}"
+        if key not in started:
+            engine = "qwen_aligner" if name.startswith("aligner") else "qwen_asr"
+            spec = EngineSpec(
+                engine,
+                f"tiny-{name}",
+                str(model_dir or tiny_qwen / name),
+                threads=2,
+                concurrency=4,
+                max_batch=max_batch,
+                max_batch_wait_s=3600.0,
+                options=options,
+            )
+            started[key] = Zygote(runtime_python(engine), spec, tmp_path_factory.mktemp(name))
+        return started[key]
+
+    yield start
+    for zygote in started.values():
+        zygote.close()

@@ -98,6 +98,17 @@ class Library:
             raise UnsupportedTask(f"{name} does not transcribe", param="model")
         return self.require_installed(entry.id)
 
+    def aligner(self) -> ModelEntry:
+        """The model that finds words in speech, an installed one if there is any. Raises ModelNotInstalled."""
+        entry = next(self.usable(Task.ALIGN), None)
+        if entry is None:
+            known = [entry.id for entry in self.entries.values() if entry.task is Task.ALIGN]
+            raise ModelNotInstalled(
+                "no model that aligns words with speech is installed",
+                hint=f"audioctl models pull {known[0]}" if known else 'add one to models.d, with task = "align"',
+            )
+        return entry
+
     def speaker(self, name: str, voice: str, text: str) -> tuple[ModelEntry, str]:
         """The model to speak `text` with, and its voice ("" lets the engine choose by the text).
 

@@ -66,7 +66,7 @@ from audioproto.control import Event as Happening
 from audioproto.errors import AudiodError, Draining, OutOfMemory
 from audioproto.errors import WorkerDied as WorkerDiedError
 from audioproto.types import Death, Residency
-from audioproto.worker import Synthesize, Transcribe
+from audioproto.worker import Align, Synthesize, Transcribe
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Lease:
         self._pausing = False
 
     @asynccontextmanager
-    async def run(self, work: Transcribe | Synthesize, descriptor: int | None = None) -> AsyncIterator[Job]:
+    async def run(self, work: Transcribe | Align | Synthesize, descriptor: int | None = None) -> AsyncIterator[Job]:
         """Send the work and yield its messages, as Worker.run does. Once."""
         async with self.worker.run(work, descriptor, self._on_yielded) as self._job:
             if self._pausing:  # it was told before there was anything to pause

@@ -23,8 +23,10 @@ from audioproto.errors import AudiodError, EngineFailed, OutOfMemory, WorkerDied
 from audioproto.types import Death
 from audioproto.worker import (
     Abort,
+    Align,
     AudioChunk,
     AudioStart,
+    Delta,
     Done,
     Failed,
     FromWorker,
@@ -40,8 +42,8 @@ from audioproto.worker import (
     Warm,
 )
 
-Request = Union[Transcribe, Synthesize, Warm]
-Output = Union[Segment, AudioStart, AudioChunk, Done]
+Request = Union[Transcribe, Align, Synthesize, Warm]
+Output = Union[Segment, Delta, AudioStart, AudioChunk, Done]
 
 _GROUP_TIMEOUT_S = 10.0
 

@@ -145,3 +145,12 @@ def test_others_hear_when_a_job_comes_rests_and_goes(jobs: Jobs) -> None:
     wait_until(jobs, lambda: jobs.at_work == 1)
     walker.end()
     wait_until(jobs, lambda: jobs.at_work == 0)
+
+
+def test_a_call_shared_with_others_is_to_be_left_by_who_is_paused_or_given_up() -> None:
+    job = Job(Jobs(), lambda: None)
+    told = [job.to_stop]
+    for steer in (job.pause, job.resume, job.abort):
+        steer()
+        told.append(job.to_stop)
+    assert told == [False, True, False, True]
