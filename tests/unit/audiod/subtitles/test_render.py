@@ -1,0 +1,61 @@
+"""SubRip and WebVTT as written down, and as FFmpeg reads them."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiod.subtitles.cues import Cue, make
+from audiod.subtitles.render import srt, vtt
+from audioproto.worker import Segment
+
+CUES = [Cue(0, 1500, ("Fish & chips,",)), Cue(3_661_001, 360_000_000, ("<b> ---> c", "1984"))]
+
+
+def test_subrip_is_numbered_with_a_comma_before_the_milliseconds() -> None:
+    assert srt(CUES) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nFish & chips,\n\n2\n01:01:01,001 --> 100:00:00,000\n<b> -> c\n1984\n\n"
+    )
+    assert srt([]) == ""
+
+
+def test_webvtt_has_a_head_and_escapes() -> None:
+    assert vtt(CUES) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nFish &amp; chips,\n\n"
+        "01:01:01.001 --> 100:00:00.000\n&lt;b&gt; ---&gt; c\n1984\n\n"
+    )
+    assert vtt([]) == "WEBVTT\n\n"
+
+
+def read(rendered: str, form: str) -> list[tuple[int, int, str]]:
+    """Start and end in milliseconds, and text, of each cue as FFmpeg's demuxer finds it."""
+    with av.open(io.BytesIO(rendered.encode()), "r", format=form) as container:
+        return [
+            (packet.pts, packet.pts + (packet.duration or 0), bytes(packet).decode())
+            for packet in container.demux(subtitles=0)
+            if packet.pts is not None
+        ]
+
+
+TEXT = st.text(max_size=50) | st.text(st.sampled_from("a1<>&-;中。 \r\n\u2028\u0085{}\\/'\""), max_size=60)
+
+
+@pytest.mark.parametrize("form", ["srt", "webvtt"])
+@given(texts=st.lists(TEXT, min_size=1, max_size=5))
+def test_an_independent_reader_finds_every_cue_as_it_was(form: str, texts: list[str]) -> None:
+    cues = make([Segment(0, float(n), n + 0.9, text) for n, text in enumerate(texts)], 10.0)
+    if not cues:
+        return
+    found = read((srt if form == "srt" else vtt)(cues), form)
+    assert [(start, end) for start, end, _ in found] == [(cue.start_ms, cue.end_ms) for cue in cues]
+    for (_, _, text), cue in zip(found, cues, strict=True):
+        expected = "\n".join(cue.lines)
+        assert (re.sub("-{2,}>", "->", expected) if form == "srt" else expected) == (
+            text if form == "srt" else html.unescape(text)
+        )
