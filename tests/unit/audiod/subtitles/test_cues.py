@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiod.subtitles.characters import columns, is_cjk, is_space, readable
@@ -128,6 +128,7 @@ def told(given_segments: list[Segment]) -> str:
     return "".join(readable(segment.text) for segment in given_segments)
 
 
+@settings(deadline=None)
 @given(st.lists(segments(MIXED | st.text(max_size=60)), max_size=6), st.floats(1, 60))
 def test_cues_follow_one_another_inside_the_audio_and_hold_all_the_text(
     given_segments: list[Segment], duration_s: float
@@ -143,6 +144,7 @@ def test_cues_follow_one_another_inside_the_audio_and_hold_all_the_text(
     assert [character for character in shown if not is_space(character)] == bare
 
 
+@settings(deadline=None)
 @given(st.lists(segments(MIXED), max_size=4), st.floats(20, 60), st.sampled_from([DEFAULTS, Options(12, 10)]))
 def test_lines_fit_and_are_as_written(given_segments: list[Segment], duration_s: float, options: Options) -> None:
     whole = told(given_segments)
@@ -155,12 +157,14 @@ def test_lines_fit_and_are_as_written(given_segments: list[Segment], duration_s:
             assert columns(line) <= most
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "Hello", "world.", "extraordinarily", "3,000", "it's"]), min_size=1, max_size=60))
 def test_words_in_a_spaced_language_are_never_broken_and_spaces_never_lost(words: list[str]) -> None:
     cues = make([spoken(" ".join(words))], 600.0)
     assert " ".join(line for cue in cues for line in cue.lines) == " ".join(words)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.1, 0.6), st.floats(0, 2.5)), min_size=1, max_size=80))
 def test_with_real_times_cues_begin_with_their_first_word_and_end_after_their_last(
     pace: list[tuple[float, float]],

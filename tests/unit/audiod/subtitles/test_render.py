@@ -8,7 +8,7 @@ import re
 
 import av
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiod.subtitles.cues import Cue, make
@@ -47,6 +47,7 @@ TEXT = st.text(max_size=50) | st.text(st.sampled_from("a1<>&-;中。 \r\n\u2028\
 
 
 @pytest.mark.parametrize("form", ["srt", "webvtt"])
+@settings(deadline=None)
 @given(texts=st.lists(TEXT, min_size=1, max_size=5))
 def test_an_independent_reader_finds_every_cue_as_it_was(form: str, texts: list[str]) -> None:
     cues = make([Segment(0, float(n), n + 0.9, text) for n, text in enumerate(texts)], 10.0)
