@@ -85,6 +85,14 @@ def _is_cjk_punctuation(character: str) -> bool:
     return unicodedata.category(character)[0] == "P" and unicodedata.east_asian_width(character) in "WF"
 
 
+def is_hiragana(character: str) -> bool:
+    return "\u3041" <= character <= "\u309f"
+
+
+def is_katakana(character: str) -> bool:
+    return "\u30a0" <= character <= "\u30ff" or "\uff66" <= character <= "\uff9f"
+
+
 def is_opening(character: str) -> bool:
     """Whether it belongs to what comes after it."""
     return unicodedata.category(character) in ("Ps", "Pi")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from audiod.subtitles.characters import columns, continues, is_cjk, is_space, may_break
+from audiod.subtitles.characters import columns, continues, is_cjk, is_hiragana, is_katakana, is_space, may_break
 from audiod.subtitles.timing import CLAUSE_END, SENTENCE_END, Timed
 
 LINES = 2
@@ -23,8 +23,10 @@ for a word (not between an article and its noun), and inside a word, which only 
 _CLOSING = "\"'”’»›)]}）】」』》〉］｝"
 
 _TITLES = frozenset(("mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs."))
-_PARTICLES = frozenset("的了着们吗呢吧啊嘛をはがにのでともへねよ")
-"""Particles of Chinese and Japanese that belong to what stands before them, and end it."""
+_PARTICLES = frozenset("的了着们吗呢吧啊嘛")
+"""Of Chinese: they belong to what stands before them, and end it."""
+_HONORIFICS = frozenset("おご")
+"""Of Japanese: they belong to what stands behind them."""
 
 _ENGLISH = (
     "and or but nor so because since although though while when where which who whose that whether if unless until "
@@ -173,10 +175,14 @@ def _ends_sentence(text: str, after: str) -> bool:
 def _is_bound(text: str, after: str, space: str) -> bool:
     if space:
         return text.isalpha() and len(text) <= _SHORT_WORD and not is_cjk(text[-1])
-    return after[:1] in _PARTICLES or text[-1].isdigit()
+    last, first = text[-1], after[0]
+    # In Japanese, hiragana goes on with the word before it, and katakana in a row are one.
+    goes_on = is_hiragana(first) and not is_hiragana(last)
+    return goes_on or (is_katakana(first) and is_katakana(last)) or first in _PARTICLES or last.isdigit()
 
 
 def _is_likely(text: str, after: str, space: str) -> bool:
+    last, first = text[-1], after[0]
     if space:
-        return after.lower() in _BEGINNERS or is_cjk(text[-1]) or is_cjk(after[0])
-    return text[-1] in _PARTICLES
+        return after.lower() in _BEGINNERS or is_cjk(last) or is_cjk(first)
+    return last in _PARTICLES or (is_hiragana(last) and not is_hiragana(first) and last not in _HONORIFICS)

@@ -79,6 +79,7 @@ def test_spaces_come_back_as_they_were(text: str) -> None:
         ("I gave her the book of the old man", 20, ("I gave her the book", "of the old man")),
         ("如果你想试一试，请先安装再下载。", 20, ("如果你想试一试，", "请先安装再下载。")),
         ("今天我们来聊一聊 Qwen 的部署", 20, ("今天我们来聊一聊", "Qwen 的部署")),
+        ("このモデルは小さなメモリしかないカードでも動く", 28, ("このモデルは小さな", "メモリしかないカードでも動く")),
         ("这是我们大家的家乡和土地", 14, ("这是我们大家的", "家乡和土地")),
     ],
 )
