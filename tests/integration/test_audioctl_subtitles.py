@@ -113,7 +113,7 @@ async def test_a_file_that_is_there_is_replaced_only_if_told_so(api: Server, tmp
     (tmp_path / "film.srt").write_text("mine")
     ended = await audioctl("subtitles", film, other, AUDIOD_URL=api.url)
     assert ended.status == BadRequest.exit_status
-    assert f"audioctl: {tmp_path}/film.srt is there already\n  try: --overwrite\n" in ended.err.replace(f"{film}: ", "")
+    assert f"audioctl: {film}: {tmp_path}/film.srt is there already\n  try: --overwrite\n" in ended.err
     assert (tmp_path / "film.srt").read_text() == "mine"
     assert (tmp_path / "other.srt").read_text() == "of other.mkv"
     assert len(listener.asked) == 1

@@ -21,7 +21,7 @@ from audioproto.errors import AudiodError
 SUMMARY = "turn recordings into text"
 EXAMPLES = (
     ("audioctl transcribe talk.m4a", "the text to standard output"),
-    ("audioctl transcribe --format srt --output-dir subtitles *.mp4", "subtitles for a folder of films"),
+    ("audioctl transcribe --output-dir texts *.ogg", "a text file for each of many"),
     ("audioctl transcribe --language zh --model qwen3-asr-0.6b call.ogg", "where you know better than the detector"),
 )
 

@@ -144,6 +144,9 @@ def _share(text: str, start_ms: int, end_ms: int, *, estimated: bool) -> Iterato
 
 def _pause(text: str, place: int, last: int) -> int:
     """Columns of silence behind a character: none at the end of the text, and none inside a number or a name."""
-    if place + 1 >= last or (text[place].isascii() and text[place + 1].isalnum()):
+    if place + 1 >= last:
+        return 0
+    following = text[place + 1]
+    if text[place].isascii() and following.isalnum() and not is_cjk(following):
         return 0
     return _SENTENCE_PAUSE if text[place] in SENTENCE_END else _CLAUSE_PAUSE if text[place] in CLAUSE_END else 0

@@ -63,6 +63,8 @@ def test_without_words_time_is_shared_out_by_width_with_pauses_at_punctuation() 
     a, comma, _, b = timed("a, b", start=0, end=3)
     assert b.start_ms - comma.end_ms > a.end_ms - a.start_ms
     assert b.end_ms == 3000
+    _, comma, now = timed("好,今", start=0, end=9)
+    assert now.start_ms - comma.end_ms == 4000
     point, *_ = (one for one in timed("3.5", start=0, end=3) if one.character == ".")
     assert (point.start_ms, point.end_ms) == (1000, 2000)
 
