@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import gpu_hosts
+import made
 from audiod.models import catalogue, install
 from audiod.models.catalogue import ModelEntry
 from audiod.runtimes import build
@@ -69,6 +70,12 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("nvml")
     gpu_hosts.build(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def engines_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of code in which workers find the engines made for tests too."""
+    return made.code(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

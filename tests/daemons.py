@@ -21,8 +21,10 @@ AUDIO = TOP / "tests" / "data" / "audio"
 class Daemon:
     """A daemon process of the test's own, on a free port, with the installed models and a fresh configuration."""
 
-    def __init__(self, directory: Path, state_dir: Path, settings: str = "") -> None:
+    def __init__(self, directory: Path, state_dir: Path, settings: str = "", made: Path | None = None) -> None:
+        """`made` is a folder of code with engines made for tests (see tests/made), whose models it has too."""
         self.directory = directory
+        self.made = made
         self.socket = directory / "control.sock"
         self.config = directory / "audiod.toml"
         self.log = directory / "log"
@@ -30,13 +32,14 @@ class Daemon:
             f'[storage]\nruntimes_dir = "{state_dir / "runtimes"}"\nmodels_dir = "{state_dir / "models"}"\n{settings}'
         )
         (directory / "models.d").mkdir(exist_ok=True)
-        for file in (TOP / "etc" / "models.d").glob("*.toml"):
+        for file in [*(TOP / "etc" / "models.d").glob("*.toml"), *((made or directory) / "models.d").glob("*.toml")]:
             (directory / "models.d" / file.name).write_text(file.read_text())
         self.url = ""
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOD_")}
-        return kept | {"PYTHONPATH": f"{TOP / 'daemon'}:{TOP / 'ctl'}", "PYTHONWARNINGS": "error"}
+        kept |= {"PYTHONPATH": f"{TOP / 'daemon'}:{TOP / 'ctl'}", "PYTHONWARNINGS": "error"}
+        return kept | ({"MADE_FOR_TESTS": str(self.made)} if self.made else {})
 
     def command(self) -> list[str]:
         return [
@@ -111,8 +114,8 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(directory: Path, state_dir: Path, settings: str = "") -> Iterator[Daemon]:
-    daemon = Daemon(directory, state_dir, settings)
+def running(directory: Path, state_dir: Path, settings: str = "", made: Path | None = None) -> Iterator[Daemon]:
+    daemon = Daemon(directory, state_dir, settings, made)
     daemon.start()
     try:
         yield daemon

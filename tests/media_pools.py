@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,13 +28,13 @@ async def media_pool(**settings: Any) -> AsyncIterator[MediaPool]:
             await pool.close()
 
 
-async def decoded(pool: MediaPool, data: bytes) -> bytes:
-    """What a transcriber gets for `data`: mono s16le at 16 kHz."""
+async def decoded(pool: MediaPool, data: bytes, rate_hz: int = 16_000, max_audio_s: float = math.inf) -> bytes:
+    """What `data` is as mono s16le, at the 16 kHz that transcribers get unless said otherwise."""
     with AudioMemory(LIMIT_BYTES).hold() as held, Upload(LIMIT_BYTES, held) as upload:
         upload.write(data)
-        with await pool.decode(upload) as pcm:
+        with await pool.decode(upload, rate_hz, max_audio_s) as pcm:
             assert os.fstat(pcm.fd).st_size == pcm.samples * 2
-            assert pcm.duration_s == pcm.samples / 16_000
+            assert pcm.duration_s == pcm.samples / rate_hz
             return os.pread(pcm.fd, pcm.samples * 2, 0)
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from audiod import config as configuration
+from audiod.api.auth import VARIABLE, Keys
 from audiod.config import Config
-from audioproto import __version__
+from audioproto import __version__, process
 from audioproto.errors import AudiodError
 
 _STARTED = time.monotonic()
@@ -72,7 +73,7 @@ def serve(arguments: argparse.Namespace) -> int:
         print(f"control socket {config.control.socket}: audioctl --socket {config.control.socket} status", flush=True)
 
     # Reads the disk, so before the event loop turns.
-    daemon = Daemon(config, lambda: read_config(arguments), sockets, notifier)
+    daemon = Daemon(config, lambda: read_config(arguments), Keys.parse_variable(arguments.api_keys), sockets, notifier)
     try:
         asyncio.run(daemon.run(announce))
     except asyncio.CancelledError:  # asked to stop a second time
@@ -109,6 +110,7 @@ def check_config(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     arguments = parser().parse_args()
+    arguments.api_keys = process.take_variable(VARIABLE)
     verb = {"serve": serve, "install": install, "check-config": check_config}[arguments.verb]
     try:
         return verb(arguments)

@@ -17,10 +17,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from audiod import devices, listening, logs, plan, systemd
 from audiod.api import app as http_api
+from audiod.api.auth import Keys
 from audiod.api.services import Services
 from audiod.config import Config
 from audiod.control import server as control_server
@@ -29,12 +31,14 @@ from audiod.footprints import FootprintBook
 from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
+from audiod.plan import Plan
 from audiod.residency.machine import ModelState
 from audiod.residency.manager import ResidencyManager
 from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.systemd import Notifier
 from audiod.tasks import Tasks
+from audiod.voices import VoiceStore
 from audioproto.errors import AudiodError, ConfigInvalid, InstallFailed
 from audioproto.types import Residency
 
@@ -48,24 +52,28 @@ _CONTROL_GRACE_S = 0.5
 
 
 class Daemon:
-    """The running daemon. `read_config` reads the configuration anew, for a reload."""
+    """The running daemon. `read_config` reads the configuration anew, for a reload; `keys` are the environment's."""
 
     def __init__(
         self,
         config: Config,
         read_config: Callable[[], Config],
+        keys: Keys,
         sockets: Mapping[str, list[socket.socket]],
         notifier: Notifier,
     ) -> None:
         self._read_config = read_config
+        self._keys = keys
         self._inherited = sockets
+        self._http: list[socket.socket] = []
         self._notifier = notifier
         self._groups = Groups.adopt()
         self._stopped = asyncio.Event()
         self._hung_up = asyncio.Event()
         self._code = Path(tempfile.mkdtemp(prefix="audiod-"))
         self._book = FootprintBook.read(config.state_dir)
-        self._plan = plan.make(config, self._book)
+        voices = VoiceStore(config.state_dir / "voices", config.voices.limit, config.voices.disk)
+        self._plan = plan.make(config, keys, voices.kind_of, self._book)
         manager = ResidencyManager(
             self._plan.profiles,
             self._plan.limits,
@@ -81,7 +89,17 @@ class Daemon:
             idle_s=float(config.media.idle),
         )
         audio_memory = AudioMemory(self._plan.audio_memory_bytes)
-        self.services = Services(config, self._plan.library, self._plan.keys, manager, media, audio_memory, Metrics())
+        self.services = Services(
+            config,
+            self._plan.library,
+            self._plan.keys,
+            self._plan.translator,
+            manager,
+            media,
+            audio_memory,
+            voices,
+            Metrics(),
+        )
         self.services.metrics.watch(audio_memory)
         manager.on_step = self.services.metrics.observe_step
         manager.measuring.on_learnt = self._learnt
@@ -107,7 +125,9 @@ class Daemon:
             stack.push_async_callback(self._book.save)
             await stack.enter_async_context(services.manager)
             stack.push_async_callback(services.media.close)
-            http = self._inherited.get(systemd.HTTP) or [listening.listen_tcp(services.config.server)]
+            http = self._inherited.get(systemd.HTTP)
+            http = self._http = http or [stack.enter_context(listening.listen_tcp(services.config.server))]
+            self._check_reach(services.config, self._plan)
             urls = [listening.url_of(sock) for sock in http]
             control_app = control_server.build(Control(services, urls, self.reload, self.pull, self._read_config))
             control = self._inherited.get(systemd.CONTROL)
@@ -115,9 +135,12 @@ class Daemon:
                 control = [await asyncio.to_thread(listening.listen_unix, services.config.control)]
                 path = Path(services.config.control.socket)
                 stack.push_async_callback(asyncio.to_thread, path.unlink, missing_ok=True)
-            await stack.enter_async_context(listening.serving(control_app, control, _CONTROL_GRACE_S))
+            await stack.enter_async_context(
+                listening.serving(control_app, control, _CONTROL_GRACE_S, control_server.refuse)
+            )
             grace_s = float(services.config.server.stop_timeout)
-            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s))
+            refuse = partial(http_api.refuse, services)
+            await stack.enter_async_context(listening.serving(http_api.build(services), http, grace_s, refuse))
             announce(urls)
             self._notifier.ready()
             background.start(self._preload(), "preload")
@@ -192,12 +215,16 @@ class Daemon:
         """Read the configuration again. A bad one raises ConfigInvalid and changes nothing."""
         old = self.services.config
         config = await asyncio.to_thread(self._read_config)
-        new = await asyncio.to_thread(plan.make, config, self._book)
+        voices = self.services.voices
+        new = await asyncio.to_thread(plan.make, config, self._keys, voices.kind_of, self._book)
+        self._check_reach(config, new)
         self._plan = new
         self.services.audio_memory.limit_bytes = new.audio_memory_bytes
+        voices.limit, voices.disk_bytes = config.voices.limit, config.voices.disk
         self.services.config = config
         self.services.library = new.library
         self.services.keys = new.keys
+        self.services.translator = new.translator
         self.services.manager.reconfigure(new.profiles, new.limits)
         logs.configure(config.logging.level, config.logging.format)
         fixed = [
@@ -262,6 +289,11 @@ class Daemon:
             failure = failure or f"the installer exited with status {status}"
             raise InstallFailed(failure, hint=f"audiod install {model}")
         await asyncio.to_thread(self.services.library.look_again)
+
+    def _check_reach(self, config: Config, new: Plan) -> None:
+        """Raises ConfigInvalid where other hosts would be served without a key, and nobody has said so."""
+        if not new.keys and not config.server.open:
+            listening.require_keys(self._http)
 
     # --- start-up -------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,13 @@ class Server(Section, frozen=True):
     input_characters: int = 4096
     """Longest text to speak, as OpenAI's."""
     api_keys_file: str = ""
-    """Empty: the credential `api-keys` where systemd has one for us, else no key is needed."""
+    """Empty: the credential `api-keys` where systemd has one for us. AUDIOD_API_KEYS may have more keys."""
+    open: bool = False
+    """Whether to serve other hosts where there are no keys at all."""
+    open_names: bool = True
+    """Whether the names of models and embedded voices are told to whoever asks without a key."""
+    cors_origins: list[str] = []
+    """Origins, such as `http://localhost:3000`, whose pages may use the API in a browser; `*` is all."""
     stop_timeout: Duration = Duration(300)
     """How long running requests may take to end when the daemon is stopped."""
 
@@ -103,6 +109,37 @@ class Media(Section, frozen=True):
     idle: Duration = Duration(60)
 
 
+class Realtime(Section, frozen=True):
+    """[realtime]: WebSockets that hear people speak."""
+
+    sessions: int = 32
+    """At a time; each that has sent audio has a process that listens to it."""
+    session_limit: Duration = Duration(3600)
+    """The longest session, as OpenAI's; what has been said by then is still transcribed."""
+
+
+class Translate(Section, frozen=True):
+    """[translate]: the OpenAI-compatible chat endpoint that translates what the model that listens cannot."""
+
+    base_url: str = ""
+    """With its `/v1`. Empty: there is none."""
+    model: str = ""
+    """As the endpoint calls it."""
+    key_file: str = ""
+    """Holds the endpoint's API key. Empty: the credential `translate-key` where systemd has one for us, else none."""
+    timeout: Duration = Duration(60)
+    """Longest wait for the translation of one piece, of up to 20 cues, its repetitions included."""
+
+
+class Voices(Section, frozen=True):
+    """[voices]: the voices that clients store, and their consents."""
+
+    limit: int = 200
+    """Most of each."""
+    disk: ByteSize = ByteSize(10**9)
+    """Most that all recordings take."""
+
+
 class Logging(Section, frozen=True):
     """[logging]"""
 
@@ -135,6 +172,9 @@ class Config(Section, frozen=True):
     storage: Storage = Storage()
     residency: Residency = Residency()
     media: Media = Media()
+    realtime: Realtime = Realtime()
+    voices: Voices = Voices()
+    translate: Translate = Translate()
     logging: Logging = Logging()
     mirrors: Mirrors = Mirrors()
     aliases: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_ALIASES))
@@ -178,9 +218,9 @@ SHORT_NAMES = {
 }
 """Beside these, every key of a section has AUDIOD_<SECTION>_<KEY>."""
 
-_NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY"}
+_NOT_KEYS = {"AUDIOD_CONFIG", "AUDIOD_URL", "AUDIOD_API_KEY", "AUDIOD_API_KEYS"}
 
-_API_KEYS_CREDENTIAL = "api-keys"
+_CREDENTIALS = {("server", "api_keys_file"): "api-keys", ("translate", "key_file"): "translate-key"}
 
 
 def share_dir() -> Path:
@@ -208,7 +248,7 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     given = {
         ("storage", "state_dir"): environment.get("STATE_DIRECTORY", ""),
         ("storage", "cache_dir"): environment.get("CACHE_DIRECTORY", ""),
-        ("server", "api_keys_file"): _credential(environment),
+        **{place: _credential(environment, name) for place, name in _CREDENTIALS.items()},
     }
     for (section, key), value in given.items():
         if value and isinstance(data.setdefault(section, {}), dict):
@@ -216,7 +256,7 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     for name, value in {**environment, **(overrides or {})}.items():
         if name.startswith("AUDIOD_") and name not in _NOT_KEYS:
             section, key = _key_of(name)
-            data.setdefault(section, {})[key] = value
+            data.setdefault(section, {})[key] = _listed(value) if _is_list(section, key) else value
     try:
         config = msgspec.convert(data, Config, strict=False, dec_hook=units.decode)
     except msgspec.ValidationError as error:
@@ -224,9 +264,9 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
     return msgspec.structs.replace(config, file=str(file) if file else "")
 
 
-def _credential(environment: Mapping[str, str]) -> str:
+def _credential(environment: Mapping[str, str], name: str) -> str:
     directory = environment.get("CREDENTIALS_DIRECTORY", "")
-    file = Path(directory, _API_KEYS_CREDENTIAL)
+    file = Path(directory, name)
     return str(file) if directory and file.exists() else ""
 
 
@@ -241,6 +281,15 @@ def _key_of(variable: str) -> tuple[str, str]:
             if key in globals()[kind].__struct_fields__:
                 return section, key
     raise ConfigInvalid(f"{variable} in the environment is no setting of audiod", hint="man audiod.toml")
+
+
+def _is_list(section: str, key: str) -> bool:
+    return isinstance(getattr(getattr(Config(), section), key), list)
+
+
+def _listed(value: str) -> list[str]:
+    """A list in the environment: its items with commas between them."""
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def default_file(environment: Mapping[str, str]) -> Path | None:

@@ -54,7 +54,7 @@ from audioproto.types import Residency as S
 
 OPENMETRICS = "application/openmetrics-text"
 
-MEDIA_TASKS = ("decode", "encode")
+MEDIA_TASKS = ("decode", "encode", "listen")
 MEDIA_FAILURES = ("crashed", "lost", "start_failed", "timeout")
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -74,7 +74,7 @@ _EVICTED_TO |= {S.FAILED: "unloaded"}
 
 _EVICTION_CAUSES = tuple(cause for cause in Cause if cause is not Cause.WANTED)
 _DEATHS = (*Death, "start_failed", "load_failed")
-STAGES = ("uploading", "decoding", "queued", "running", "sending")
+STAGES = ("uploading", "decoding", "queued", "running", "translating", "sending")
 """How far a request had come whose client left: it or the daemon was at its body, its audio, or its answer."""
 
 
@@ -121,6 +121,12 @@ METRICS = (
     ),
     Described("audiod_audio_seconds_total", "counter", ("model",), "Length of the audio transcribed or spoken."),
     Described("audiod_engine_seconds_total", "counter", ("model",), "Time that the engine took for that audio."),
+    Described(
+        "audiod_realtime_turn_seconds",
+        "histogram",
+        ("model",),
+        "Time from the end of what was said in a Realtime session to its transcript.",
+    ),
     # queue
     Described("audiod_queue_requests", "gauge", ("model",), "Requests waiting for the model."),
     Described("audiod_queue_limit_requests", "gauge", (), "Requests that may wait, for all models together."),
@@ -214,6 +220,7 @@ class Metrics:
         self._first_byte = self._histogram("audiod_first_byte_seconds")
         self._audio = self._counter("audiod_audio_seconds_total")
         self._engine = self._counter("audiod_engine_seconds_total")
+        self._turns = self._histogram("audiod_realtime_turn_seconds")
         self._queue_wait = self._histogram("audiod_queue_wait_seconds")
         self._transitions = self._histogram("audiod_transition_seconds")
         self._switches = self._histogram("audiod_switch_seconds")
@@ -274,6 +281,9 @@ class Metrics:
         self._audio.labels(model).inc(audio_s)
         self._engine.labels(model).inc(engine_s)
         self.work[model].audio_s += audio_s
+
+    def observe_turn(self, model: str, took_s: float) -> None:
+        self._turns.labels(model).observe(took_s)
 
     def observe_media_failure(self, task: str, reason: str) -> None:
         """`task` is of MEDIA_TASKS, `reason` of MEDIA_FAILURES."""

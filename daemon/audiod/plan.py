@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from audiod.runtimes import build, lockfile
 from audiod.supervisor import memory
 from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
+from audiod.translate.chat import Translator
 from audioproto.errors import ModelNotInstalled
-from audioproto.types import EngineSpec
+from audioproto.types import EngineSpec, VoiceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Plan:
     config: Config
     library: Library
     keys: Keys
+    translator: Translator
     devices: dict[str, Device]
     fingerprints: dict[str, str]
     profiles: list[Profile]
@@ -70,11 +73,17 @@ class Plan:
         return Launch(python, code, self.config.cache_dir, spec, group, device.visible)
 
 
-def make(config: Config, book: FootprintBook) -> Plan:
-    """Reads the disk and asks the driver. Raises ConfigInvalid, and DeviceNotFound for a device that is not there."""
+def make(config: Config, keys: Keys, stored: Callable[[str], VoiceKind | None], book: FootprintBook) -> Plan:
+    """`keys` are accepted beside those of the configured file; `stored` says of what kind a stored voice is.
+
+    Reads the disk and asks the driver. Raises ConfigInvalid, and DeviceNotFound for a device that is not there.
+    """
     where = config.places
-    library = Library(catalogue.load(config.catalogue_dir), config.aliases, lambda entry: install.missing(entry, where))
-    keys = Keys.read(Path(config.server.api_keys_file)) if config.server.api_keys_file else Keys()
+    entries = catalogue.load(config.catalogue_dir)
+    library = Library(entries, config.aliases, lambda entry: install.missing(entry, where), stored)
+    if config.server.api_keys_file:
+        keys = Keys.read(Path(config.server.api_keys_file)) + keys
+    translator = Translator.read(config.translate)
     named = {entry.device or config.residency.device for entry in library.entries.values()}
     found: dict[str, Device] = {name: devices.resolve(name) for name in named}
     placed = {entry.id: found[entry.device or config.residency.device] for entry in library.entries.values()}
@@ -86,7 +95,7 @@ def make(config: Config, book: FootprintBook) -> Plan:
         for entry in library.entries.values()
     ]
     bounds = limits(config, {device.name for device in found.values()})
-    return Plan(config, library, keys, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
+    return Plan(config, library, keys, translator, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
 
 
 def _audio_memory_bytes(config: Config) -> int:

@@ -4,20 +4,24 @@ Domain code raises these; it never speaks HTTP and never exits. `api/errors.py` 
 
     AudiodError
      +- BadRequest            the caller's fault, will never work as sent
-     |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, UnsupportedTask
+     |   +- BadAudio, AudioTooLong, UnspeakableText, VoiceNotFound, VoiceNotSpoken, ConsentNotFound, UnsupportedTask
+     |   +- StoreFull
      +- UploadTooLarge, UploadStalled
      +- ModelNotFound, ModelNotInstalled, ModelTooLarge, OutOfMemory
      +- Unauthorized, PermissionDenied, DaemonUnreachable
      +- ConfigInvalid
      |   +- DeviceNotFound
      +- Unavailable           passing: try again after `retry_after_s`
-         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded, DeviceUnreadable
+         +- QueueFull, QueueTimeout, Draining, ModelFailed, WorkerDied, ModelUnloaded, DeviceUnreadable,
+            TranslatorUnavailable
      +- EngineFailed          the engine raised on this request
-     +- InstallFailed, Interrupted
+     +- TranslatorFailed      the chat endpoint refuses us, or its answers are none
+     +- InstallFailed, StoreFailed, Interrupted
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
@@ -88,6 +92,24 @@ class VoiceNotFound(BadRequest):
     code = "voice_not_found"
 
 
+class VoiceNotSpoken(BadRequest):
+    """There is such a stored voice, but the model cannot speak with it."""
+
+    code = "voice_not_spoken"
+
+
+class ConsentNotFound(BadRequest):
+    """A new voice names a consent that is not there."""
+
+    code = "consent_not_found"
+
+
+class StoreFull(BadRequest):
+    """As many voices are stored as may be, or as much."""
+
+    code = "store_full"
+
+
 class UnsupportedTask(BadRequest):
     code = "unsupported_task"
 
@@ -113,9 +135,12 @@ class NotFound(AudiodError):
 
 
 class MethodNotAllowed(AudiodError):
+    """`allowed` are the methods that the path takes."""
+
     code = "method_not_allowed"
     http_status = 405
     exit_status = 2
+    allowed: Sequence[str] = ()
 
 
 class ModelNotFound(NotFound):
@@ -206,6 +231,20 @@ class DeviceUnreadable(Unavailable):
     code = "device_unreadable"
 
 
+class TranslatorUnavailable(Unavailable):
+    """The chat endpoint that translates cannot be reached, is busy or too slow."""
+
+    code = "translator_unavailable"
+
+
+class TranslatorFailed(AudiodError):
+    """The chat endpoint that translates refuses our requests, or answers nothing that could be used."""
+
+    code = "translator_failed"
+    http_status = 502
+    exit_status = 1
+
+
 class EngineFailed(AudiodError):
     code = "engine_failed"
     http_status = 500
@@ -216,6 +255,14 @@ class InstallFailed(AudiodError):
     code = "install_failed"
     http_status = 500
     exit_status = 10
+
+
+class StoreFailed(AudiodError):
+    """What is kept on disk for clients could not be changed."""
+
+    code = "store_failed"
+    http_status = 507
+    exit_status = 5
 
 
 class Interrupted(AudiodError):

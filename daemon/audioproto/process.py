@@ -1,4 +1,4 @@
-"""What a process of ours asks of the kernel: die with its parent, or before it, carry a name, never gain privileges.
+"""What a process of ours asks of the kernel: die with its parent, carry a name, gain and tell nothing.
 
 Linux only, through prctl(2) and /proc; standard library only; knows neither engines, media nor messages.
 """
@@ -13,6 +13,20 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.getenv.restype = ctypes.c_void_p
+
+
+def take_variable(name: str) -> str:
+    """The value of an environment variable, "" where there is none; afterwards no child has it.
+
+    /proc/PID/environ shows the memory that a process was started with, whatever has become of its variables, to all
+    processes of the same user, as engines are: so the value is overwritten there.
+    """
+    if name not in os.environ:
+        return ""
+    if place := _libc.getenv(name.encode()):
+        ctypes.memset(place, ord("*"), len(ctypes.string_at(place)))
+    return os.environ.pop(name)
 
 
 def die_with_parent(parent: int) -> None:

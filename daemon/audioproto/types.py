@@ -87,6 +87,15 @@ class Voice(msgspec.Struct, frozen=True, omit_defaults=True):
     gender: str = ""
 
 
+class VoiceKind(StrEnum):
+    """How a stored voice was made. Values are OpenAI's."""
+
+    AUDIO_SAMPLE = "audio_sample"
+    """From a recording of somebody, by their consent."""
+    PROMPT = "prompt"
+    """From a description in words."""
+
+
 class EngineSpec(msgspec.Struct, frozen=True):
     """What an engine needs to know to come up; made by the daemon from the model's entry.
 

@@ -70,7 +70,10 @@ class Exited(Message, frozen=True):
 class Transcribe(Message, frozen=True):
     """Transcribe the `samples` in the descriptor sent along (mono s16le, 16 kHz).
 
-    `language` is an ISO 639-1 code or empty for automatic; `words` asks for word times; `temperature` 0 to 1.
+    `language` is an ISO 639-1 code or empty for automatic, then of `languages` where there are any. `prompt` is text
+    that could have gone before, `keywords` are words that may be heard. `temperature` is 0 to 1. `words` asks for word
+    times, `logprobs` for those of tokens. `translate_to` is the code of the language to write in, empty for the spoken
+    one.
     """
 
     job: int
@@ -79,6 +82,10 @@ class Transcribe(Message, frozen=True):
     prompt: str = ""
     temperature: float = 0.0
     words: bool = False
+    languages: list[str] = []
+    keywords: list[str] = []
+    logprobs: bool = False
+    translate_to: str = ""
 
 
 class Synthesize(Message, frozen=True):
@@ -136,6 +143,13 @@ class Word(msgspec.Struct, frozen=True):
     probability: float = 1.0
 
 
+class Token(msgspec.Struct, frozen=True):
+    """A piece of text as the model wrote it, with its natural log probability. `text` may be part of a character."""
+
+    text: bytes
+    logprob: float
+
+
 class Segment(Message, frozen=True):
     """A finished stretch of transcript; fields as in OpenAI's verbose_json, times in seconds."""
 
@@ -150,6 +164,7 @@ class Segment(Message, frozen=True):
     no_speech_prob: float = 0.0
     seek: int = 0
     words: list[Word] = []
+    logprobs: list[Token] = []
 
 
 class AudioStart(Message, frozen=True):

@@ -1,6 +1,6 @@
-"""Makes written text speakable: reduces markup to its words, drops what no voice can say, cuts it into sentences.
+"""Makes written text speakable: reduces markup to its words, drops what no voice can say, spaces out long numbers.
 
-Pure and language-neutral (standard library only); pronunciation, numbers included, is the engines' own affair.
+Pure and language-neutral; where sentences end is audioproto/sentences.py's, pronunciation the engines' own affair.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 
+from audioproto.sentences import HAN, KANA, halves
+
 LONGEST_WORD = 50
 """Letters of one unbroken run that are spoken; the longest word in English dictionaries has 45. Six hundred times the
 letter A once made 91 s of audio."""
-
-LONGEST_SENTENCE = 400
-"""Characters handed to a pronouncer at once; about half a minute of speech."""
-
-HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese characters, for use inside a regular expression's brackets (Unicode 16, Scripts.txt, script Han; with 〇)."""
 
 _LETTER = "A-Za-z\u00c0-\u024f"
 _FULL_WIDTH = {0xFEE0 + code: code for code in range(0x30, 0x7B) if chr(code).isalnum()}
@@ -58,14 +54,6 @@ _NUMBERS = re.compile(r"[0-9]+(?:,[0-9]+)*")
 _MOST_DIGITS, _MOST_GROUPED_DIGITS = 12, 15
 """Longer numbers are spelled out: 13 digits in a row are an identifier, and past trillions there are no names."""
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
-
-_CLOSING = "\"'”’»）)\\]】」』》"
-_END = re.compile(rf"[。！？][。！？!?….]*[{_CLOSING}]*|[.!?…]+[{_CLOSING}]*(?=\s)|[.!?]+[{_CLOSING}]*(?=[{HAN}])")
-_ABBREVIATED = re.compile(
-    r"(?:^|[\s(\"“])(?:Mr|Mrs|Ms|Mx|Dr|Prof|St|Sr|Jr|Rev|Hon|Gen|Col|Capt|Lt|Sgt|No|Nos|vs|etc|e\.g|i\.e|cf|al|approx"
-    r"|fig|Fig|vol|Vol|pp?|(?:[A-Z]\.)*[A-Z])$|^\d{1,3}$"
-)
-_CLAUSE_END = re.compile(rf"[,;:—，、；：][{_CLOSING}]*")
 
 
 def clean(text: str) -> str:
@@ -118,48 +106,7 @@ def _ended(line: str) -> str:
     """The line with an end mark: without one a voice stops as if it were interrupted."""
     if unicodedata.category(line[-1])[0] == "P":
         return line
-    return line + ("。" if re.search(f"[{HAN}]", line) else ".")
-
-
-def sentences(cleaned: str) -> Iterator[str]:
-    """The sentences of what `clean` returned, in order, none longer than LONGEST_SENTENCE.
-
-    Their characters other than blanks are those of `cleaned`. A full stop after a title, an initial or an item's
-    number ("Dr. Who", "J. Smith", "No. 5", "1. First") ends no sentence, nor does any Latin mark before a small letter.
-    """
-    for line in cleaned.split("\n"):
-        begin = 0
-        for end in _END.finditer(line):
-            if end[0][0] in ".!?…" and not _ends_sentence(line, end):
-                continue
-            yield from _bounded(line[begin : end.end()].strip())
-            begin = end.end()
-        yield from _bounded(line[begin:].strip())
-
-
-def _ends_sentence(line: str, stop: re.Match[str]) -> bool:
-    if line[stop.end() : stop.end() + 2].lstrip()[:1].islower():
-        return False
-    return stop[0] != "." or not _ABBREVIATED.search(line, max(0, stop.start() - 12), stop.start())
-
-
-def _bounded(sentence: str) -> Iterator[str]:
-    if len(sentence) > LONGEST_SENTENCE:
-        for half in halves(sentence):
-            yield from _bounded(half)
-    elif sentence:
-        yield sentence
-
-
-def halves(sentence: str) -> tuple[str, str]:
-    """`sentence`, stripped and of two characters or more, in two: after the clause mark nearest to its middle, else
-    at the blank, else at the character. A mark in the outer fifths is passed over, so that halving ends soon."""
-    middle, outer = len(sentence) // 2, max(1, len(sentence) // 5)
-    for border in (_CLAUSE_END, _BLANK):
-        if ends := [at.end() for at in border.finditer(sentence) if outer <= at.end() <= len(sentence) - outer]:
-            middle = min(ends, key=lambda end: abs(end - middle))
-            break
-    return sentence[:middle].rstrip(), sentence[middle:].lstrip()
+    return line + ("。" if re.search(f"[{HAN}{KANA}]", line) else ".")
 
 
 def encoded(sentence: str, encode: Callable[[str], list[int]], most: int) -> Iterator[list[int]]:

@@ -352,6 +352,41 @@ def test_a_prompt_cannot_give_orders_and_may_be_long(whisper: Worker) -> None:
         assert words("".join(segment.text for segment in segments)) == words(JFK)
 
 
+def test_keywords_are_heard_where_the_sound_allows_them(whisper: Worker) -> None:
+    """Without them it is "conquered"."""
+    audio = recording("librispeech-6930-75918-0000")
+    segments, _ = whisper.transcribe(audio, language="en", keywords=["<|endoftext|>", "Concord"])
+    assert "concord" in words("".join(segment.text for segment in segments))
+
+
+def test_of_candidate_languages_the_likeliest_is_taken(whisper: Worker) -> None:
+    audio = recording("librispeech-6930-75918-0000")
+    assert whisper.transcribe(audio, languages=["zh", "English"])[1].language == "en"
+    assert whisper.transcribe(audio, languages=["zh"])[1].language == "zh"
+    assert whisper.refusal(audio, languages=["en", "klingon"]).error.param == "language"
+
+
+def test_tokens_come_with_log_probabilities_and_add_up_to_the_text(whisper: Worker) -> None:
+    speech = np.concatenate([recording("librispeech-6930-75918-0001"), silence(2), recording("jfk")])
+    segments, _ = whisper.transcribe(speech, language="en", logprobs=True)
+    assert len(segments) > 2
+    for segment in segments:
+        assert b"".join(token.text for token in segment.logprobs).decode() == segment.text
+        assert all(token.logprob <= 0 for token in segment.logprobs)
+        mean = float(np.mean([token.logprob for token in segment.logprobs]))
+        assert abs(mean - segment.avg_logprob) < 0.3, "the model's own mean is over the times too"
+
+
+def test_what_it_hears_it_can_write_in_english(whisper: Worker, kokoro: Worker) -> None:
+    audio = for_whisper(kokoro.speak("今天天气很好，我们去公园散步。"))
+    segments, done = whisper.transcribe(audio, translate_to="en")
+    assert done.language == "zh", "what was spoken"
+    assert {"weather", "park"} & set(words("".join(segment.text for segment in segments)))
+    english = recording("jfk")
+    assert whisper.transcribe(english, translate_to="en")[0][0].text == whisper.transcribe(english)[0][0].text
+    assert whisper.refusal(english, translate_to="fr").error.param == "translate_to"
+
+
 def test_long_audio_is_heard_to_its_end_and_no_word_is_cut(whisper: Worker) -> None:
     speech = recording("librispeech-6930-75918-0001")
     # Five minutes are worked on at once: the first speech runs over that border, the second ends the audio.

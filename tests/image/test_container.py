@@ -65,6 +65,8 @@ def confinement(name: str, environment: Path, volume: str) -> list[str]:
             case "env_file":
                 assert value == [{"path": environment.name, "required": False}]
                 options.append(f"--env-file={environment}")
+            case "environment":
+                options += [f"--env={variable}={text}" for variable, text in value.items()]
             case "restart":
                 options.append(f"--restart={value}")
             case "stop_grace_period":
@@ -254,6 +256,12 @@ def test_with_a_secret_called_api_keys_nobody_is_served_without_one(start: Start
     container = start(f"--volume={keys}:/run/secrets/api-keys:ro")
     until_healthy(container)
     assert spoken(container)[0] == 401
+
+
+def test_without_keys_it_does_not_start_unless_told_that_it_may(start: Start) -> None:
+    container = start("--restart=no", "--env=AUDIOD_SERVER_OPEN=false")
+    assert container.wait() == 7
+    assert "there are no API keys" in container.log()
 
 
 def test_a_variable_that_audiod_does_not_know_ends_it_with_a_word_on_which(start: Start) -> None:

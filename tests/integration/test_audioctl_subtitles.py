@@ -124,11 +124,12 @@ async def test_a_file_that_is_there_is_replaced_only_if_told_so(api: Server, tmp
 async def test_a_file_that_appears_meanwhile_is_not_replaced_either(api: Server, tmp_path: Path) -> None:
     listener = Listener(api, "film.mkv")
     film, *_ = media(tmp_path, "film.mkv")
-    running = asyncio.create_task(audioctl("subtitles", film, AUDIOD_URL=api.url))  # noqa: TID251
-    await listener.came.get()
-    (tmp_path / "film.srt").write_text("mine")
-    listener.held["film.mkv"].set()
-    ended = await running
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(audioctl("subtitles", film, AUDIOD_URL=api.url))
+        await listener.came.get()
+        (tmp_path / "film.srt").write_text("mine")
+        listener.held["film.mkv"].set()
+    ended = running.result()
     assert (ended.status, listing(tmp_path)) == (BadRequest.exit_status, ["film.mkv", "film.srt"])
     assert (tmp_path / "film.srt").read_text() == "mine"
 

@@ -97,7 +97,15 @@ def test_a_daemon_that_is_well_fails_no_check_and_every_part_was_looked_at(daemo
     looked_at = {finding["check"] for finding in found.findings}
     assert looked_at >= {f"model {name}" for name in catalogue.load(TOP / "etc" / "models.d")}
     assert looked_at >= {"daemon", "socket", "you", "service", "http", "config", "user", "state", "disk", "memory"}
-    assert looked_at >= {"limits", "gpu", "media", "runtime faster-whisper", "runtime hibari", "runtime kokoro"}
+    assert looked_at >= {
+        "voices",
+        "limits",
+        "gpu",
+        "media",
+        "runtime faster-whisper",
+        "runtime hibari",
+        "runtime kokoro",
+    }
     assert not any(check.startswith("mirror") for check in looked_at), "the network was not asked for"
     assert sum(found.counts.values()) == len(found.findings)
     assert "imported in" in found.of("runtime kokoro")["found"]

@@ -92,6 +92,26 @@ async def test_a_wav_that_is_right_already_is_taken_bit_for_bit_and_without_a_pr
     assert zygotes() == []
 
 
+@pytest.mark.parametrize("name", ["wav s16 16k", "wav s16 44.1k stereo", "flac 96k stereo"])
+async def test_at_another_rate_a_file_sounds_as_it_was(pool: MediaPool, name: str) -> None:
+    pcm = await decoded(pool, FORMATS[name](), 48_000)
+    assert len(pcm) / 96_000 == pytest.approx(SECONDS, abs=0.12)
+    assert similarity(pcm, sweep(SECONDS, 48_000)) > 0.95
+
+
+async def test_a_wav_that_has_the_other_rate_already_is_taken_bit_for_bit(pool: MediaPool) -> None:
+    sound = sweep(1.0, 48_000)
+    assert await decoded(pool, wav(sound, 48_000), 48_000) == s16(sound)
+    assert zygotes() == []
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+async def test_one_file_may_have_a_limit_of_its_own(pool: MediaPool, rate_hz: int) -> None:
+    with pytest.raises(AudioTooLong, match="the limit is 2 s"):
+        await decoded(pool, wav(sweep(SECONDS, 16_000), 16_000), rate_hz, 2.0)
+    assert len(await decoded(pool, wav(sweep(1.0, 16_000), 16_000), rate_hz, 2.0)) == 2 * rate_hz
+
+
 async def test_only_the_samples_of_a_wav_are_audio(pool: MediaPool) -> None:
     sound = sweep(1.0, 16_000)
     notes = struct.pack("<4sI", b"LIST", 101) + b"INFO" + bytes(98)

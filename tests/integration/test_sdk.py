@@ -103,3 +103,7 @@ def test_models_are_listed_and_found_by_id(client: openai.OpenAI) -> None:
     assert client.models.retrieve("whisper-1").id == "whisper-1"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no/such")
+    with pytest.raises(openai.NotFoundError):
+        client.models.delete("no/such")
+    with pytest.raises(openai.PermissionDeniedError, match="hibari cannot be deleted"):
+        client.models.delete("hibari")

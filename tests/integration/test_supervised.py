@@ -243,6 +243,9 @@ def test_with_keys_only_those_who_have_one_are_served(tmp_path: Path, state_dir:
         assert say(daemon)[0] == 401
         assert daemon.get("/health/ready")[0] == 200
         assert daemon.get("/metrics")[0] == 200
+        for path in ("/v1/audio/voices", "/v1/audio/models"):
+            assert daemon.get(path)[0] == 200
+            assert daemon.request("GET", path, Authorization="Bearer sk-three")[0] == 401
         keys.write_text("sk-three\n")
         assert daemon.ctl("reload").returncode == 0
         assert daemon.request("GET", "/v1/models", Authorization="Bearer sk-one")[0] == 401
@@ -266,4 +269,36 @@ def test_a_credential_of_systemd_holds_the_keys(tmp_path: Path, state_dir: Path)
     daemon.start()
     assert daemon.get("/v1/models")[0] == 401
     assert daemon.request("GET", "/v1/models", Authorization="Bearer sk-one")[0] == 200
+    daemon.close()
+
+
+@pytest.mark.parametrize("open_to_all", [False, True])
+def test_a_socket_that_others_reach_is_not_served_without_keys_unless_told_so(
+    tmp_path: Path, state_dir: Path, open_to_all: bool
+) -> None:
+    daemon = Supervised(tmp_path, state_dir, "[server]\nopen = true\n" if open_to_all else "")
+    daemon.http.close()
+    daemon.http = socket.create_server(("0.0.0.0", 0))
+    if open_to_all:
+        daemon.start()
+        assert daemon.get("/v1/models")[0] == 200
+    else:
+        with pytest.raises(AssertionError, match="there are no API keys"):
+            daemon.start()
+        assert daemon.process.wait(20) == 7, "systemd does not start it again"
+    daemon.close()
+
+
+def test_a_unix_socket_is_served_without_keys(tmp_path: Path, state_dir: Path) -> None:
+    daemon = Supervised(tmp_path, state_dir)
+    daemon.http.close()
+    daemon.http = socket.socket(socket.AF_UNIX)
+    daemon.http.bind(str(tmp_path / "http.sock"))
+    daemon.http.listen(16)
+    daemon.start()
+    with contextlib.closing(http.client.HTTPConnection("localhost")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(tmp_path / "http.sock"))
+        connection.request("GET", "/v1/models")
+        assert connection.getresponse().read().startswith(b'{"object":"list"')
     daemon.close()

@@ -8,7 +8,10 @@ from daemons import TOP
 
 
 def code(directory: Path) -> Path:
-    """A folder for `Launch.code`, in `directory`: audioproto and audioworker, with the engines that are here too."""
+    """A folder for `Launch.code`, in `directory`: audioproto and audioworker, with the engines that are here too.
+
+    Its models.d holds the entries of those that a daemon can serve.
+    """
     top = directory / "code"
     (top / "audioworker" / "engines").mkdir(parents=True)
     (top / "audioproto").symlink_to(TOP / "daemon" / "audioproto")
@@ -17,4 +20,5 @@ def code(directory: Path) -> Path:
             (top / package / file.name).symlink_to(file)
     for file in Path(__file__).parent.glob("[a-z]*.py"):
         (top / "audioworker" / "engines" / file.name).symlink_to(file)
+    (top / "models.d").symlink_to(Path(__file__).parent)
     return top

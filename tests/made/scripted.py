@@ -34,7 +34,8 @@ class Engine(engine.Engine, engine.Synthesizer):
     Steps: `say WORDS` reports progress, `log WORDS` writes a line to the log, `take S` lasts S seconds, `hang` never
     ends, `spin` never ends and computes, `limit MIB` lets this process have that much more memory, `grow` takes memory
     until there is none, `raise WORDS` and `oom WORDS` fail, `read FIFO` waits for somebody to open it for writing.
-    In a job, `yield N` makes N milliseconds of sound, `cancelled` ends it where nobody wants it any more.
+    In a job, `yield N` makes N milliseconds of sound, `hiss N` of noise that no codec makes small, `cancelled`
+    ends it where nobody wants it any more.
     """
 
     hold: ClassVar[Hold] = Hold.WEIGHTS
@@ -57,6 +58,9 @@ class Engine(engine.Engine, engine.Synthesizer):
         for step, about in _steps(request.text):
             if step == "yield":
                 yield np.full(int(about) * self.sample_rate // 1000, 0.5, np.float32)
+            elif step == "hiss":
+                noise = np.random.default_rng(0).uniform(-0.5, 0.5, int(about) * self.sample_rate // 1000)
+                yield noise.astype(np.float32)
             elif step == "cancelled":
                 if cancelled():
                     return

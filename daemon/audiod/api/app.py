@@ -14,37 +14,68 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from audiod.api import bodies, errors, health, metrics, models, speech, transcriptions
+from audiod.api import (
+    access,
+    bodies,
+    cors,
+    docs,
+    errors,
+    health,
+    metrics,
+    models,
+    operations,
+    speech,
+    speech_stream,
+    transcriptions,
+    translations,
+    voices,
+)
 from audiod.api.answers import EventStream
+from audiod.api.realtime import client_secrets
+from audiod.api.realtime import handler as realtime
 from audiod.api.services import BEGUN, KEY, MODEL, SERVICES, STAGE, STARTED, Services
 from audiod.logs import request_id
 from audioproto.errors import AudiodError
 
 logger = logging.getLogger(__name__)
 
-_NEEDS_KEY = "/v1/"
-"""Health and metrics are for machines that watch, and name nothing but models."""
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ROUTES: list[web.RouteDef] = [
     web.post("/v1/audio/transcriptions", transcriptions.transcribe, expect_handler=bodies.when_read),
+    web.post("/v1/audio/translations", translations.translate, expect_handler=bodies.when_read),
     web.post("/v1/audio/speech", speech.speak, expect_handler=bodies.when_read),
-    web.get("/v1/audio/voices", models.list_voices),
+    web.get("/v1/audio/speech/stream", speech_stream.stream, allow_head=False),
+    web.get("/v1/audio/voices", voices.list_voices),
+    web.post("/v1/audio/voices", voices.create_voice, expect_handler=bodies.when_read),
+    web.get("/v1/audio/voices/{voice}", voices.get_voice),
+    web.delete("/v1/audio/voices/{voice}", voices.delete_voice),
+    web.get("/v1/audio/voices/{voice}/preview", voices.preview_voice),
+    web.get("/v1/audio/voice_consents", voices.list_consents),
+    web.post("/v1/audio/voice_consents", voices.create_consent, expect_handler=bodies.when_read),
+    web.get("/v1/audio/voice_consents/{consent}", voices.get_consent),
+    web.post("/v1/audio/voice_consents/{consent}", voices.update_consent, expect_handler=bodies.when_read),
+    web.delete("/v1/audio/voice_consents/{consent}", voices.delete_consent),
+    web.get("/v1/audio/models", models.list_names),
     web.get("/v1/models", models.list_models),
     web.get("/v1/models/{model:.+}", models.get_model),
+    web.delete("/v1/models/{model:.+}", models.delete_model),
+    web.get("/v1/realtime", realtime.realtime),
+    web.post("/v1/realtime/client_secrets", client_secrets.create, expect_handler=bodies.when_read),
     web.get("/health", health.health),
     web.get("/health/live", health.live),
     web.get("/health/ready", health.ready),
     web.get("/metrics", metrics.metrics),
+    web.get("/openapi.json", operations.description),
+    web.get("/docs", docs.page),
+    web.get("/docs/{file}", docs.file),
 ]
 
 
 @web.middleware
 async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, answer its errors, write its log line and count it."""
-    identity = f"req_{uuid.uuid4().hex}"
-    request_id.set(identity)
+    request_id.set(_new_id())
     services = request.app[SERVICES]
     services.running += 1
     started = request[STARTED] = time.monotonic()
@@ -77,8 +108,9 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        if request.path.startswith(_NEEDS_KEY):
-            request[KEY] = request.app[SERVICES].keys.check(request.headers.get("Authorization", ""))
+        if answer := cors.preflight(request, request.app[SERVICES].config.server.cors_origins):
+            return answer
+        access.check(request)
         return await handler(request)
     except AudiodError as error:
         failure = error
@@ -93,10 +125,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     if BEGUN not in request:
         return errors.response(failure)
     logger.warning("%s failed after its answer had begun: %s", request.path, failure.message)
-    answer = request[BEGUN]
-    if isinstance(answer, EventStream):
-        await answer.fail(failure)
-        return answer
+    begun = request[BEGUN]
+    if isinstance(begun, EventStream):
+        await begun.fail(failure)
+        return begun
     return _cut_off(request)
 
 
@@ -112,8 +144,23 @@ def _count_leaver(request: web.Request) -> None:
         request.app[SERVICES].metrics.observe_cancelled(request.get(MODEL, ""), stage)
 
 
+def refuse(services: Services, error: AudiodError) -> web.Response:
+    """The answer to what is no request at all, and so comes to no handler."""
+    request_id.set(_new_id())
+    services.metrics.observe_error(error.code)
+    logger.info("%d: %s", error.http_status, error.message)
+    response = errors.response(error)
+    response.headers["x-request-id"] = request_id.get()
+    return response
+
+
+def _new_id() -> str:
+    return f"req_{uuid.uuid4().hex}"
+
+
 async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["x-request-id"] = request_id.get()
+    cors.stamp(request, response, request.app[SERVICES].config.server.cors_origins)
     if request.app[SERVICES].stopping:
         response.headers["Connection"] = "close"
         response.force_close()

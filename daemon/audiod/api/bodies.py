@@ -6,8 +6,11 @@ Knows no endpoint; what is in a body is its handler's matter.
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
+from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
 from audiod.config import Server
@@ -25,6 +28,8 @@ _ASKED: web.RequestKey[bool] = web.RequestKey("asked", bool)
 
 _PROGRESS_BYTES = 1024
 """Less than this within `server.upload_stall` counts as standing still, or a byte a minute would never end."""
+
+T = TypeVar("T")
 
 
 def seconds(limit: Duration) -> float | None:
@@ -106,6 +111,37 @@ async def read_json_body(request: web.Request, server: Server) -> bytes:
     while piece := await body.read():
         whole += piece
     return bytes(whole)
+
+
+def decode_json(body: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
+    """A JSON body as the decoder's type, a Struct. Raises BadRequest, naming the field where one is at fault."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, field = str(error), field_of(str(error))
+        if choices := _choices(decoder.type, field) if message.startswith("Invalid enum value") else "":
+            message = f"{field} must be one of {choices}"
+        raise BadRequest(message, param=field) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"what was sent is not JSON: {error}") from error
+
+
+def field_of(message: str) -> str:
+    """The field that a msgspec message is about: "... - at `$.speed`" or "... missing required field `input`"."""
+    found = re.search(r" - at `\$\.(\w+)", message) or re.search(r"missing required field `(\w+)`$", message)
+    return found[1] if found else ""
+
+
+def _choices(struct: object, field: str) -> str:
+    """The values of an enum that is a field of `struct`."""
+    kind = msgspec.inspect.type_info(struct)
+    fields = kind.fields if isinstance(kind, msgspec.inspect.StructType) else ()
+    for one in fields:
+        alternatives = one.type.types if isinstance(one.type, msgspec.inspect.UnionType) else (one.type,)
+        for alternative in alternatives:
+            if one.encode_name == field and isinstance(alternative, msgspec.inspect.EnumType):
+                return ", ".join(str(member.value) for member in alternative.cls)
+    return ""
 
 
 async def finish(request: web.Request, response: web.StreamResponse, server: Server) -> None:

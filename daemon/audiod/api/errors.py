@@ -14,7 +14,7 @@ from aiohttp import web
 from audioproto.errors import AudiodError, BadRequest, MethodNotAllowed, NotFound, Unavailable, UploadTooLarge
 
 
-class _Detail(msgspec.Struct):
+class ErrorDetail(msgspec.Struct):
     message: str
     type: str
     param: str | None
@@ -23,8 +23,8 @@ class _Detail(msgspec.Struct):
     """Ours, not OpenAI's: the place in the queue, from 1."""
 
 
-class _Envelope(msgspec.Struct):
-    error: _Detail
+class ErrorEnvelope(msgspec.Struct):
+    error: ErrorDetail
 
 
 def _type_of(status: int) -> str:
@@ -47,8 +47,8 @@ def envelope(error: AudiodError) -> bytes:
     """The JSON body for `error`; the hint is part of the message, because SDKs show nothing else."""
     message = f"{error.message} (try: {error.hint})" if error.hint else error.message
     position = msgspec.UNSET if error.position is None else error.position
-    detail = _Detail(message, _type_of(error.http_status), error.param or None, error.code, position)
-    return msgspec.json.encode(_Envelope(detail))
+    detail = ErrorDetail(message, _type_of(error.http_status), error.param or None, error.code, position)
+    return msgspec.json.encode(ErrorEnvelope(detail))
 
 
 def response(error: AudiodError) -> web.Response:
@@ -56,6 +56,8 @@ def response(error: AudiodError) -> web.Response:
     answer = web.Response(status=error.http_status, body=envelope(error), content_type="application/json")
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         answer.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        answer.headers["Allow"] = ", ".join(error.allowed)
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
         answer.headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
@@ -72,8 +74,10 @@ def from_http(error: web.HTTPException) -> AudiodError:
         case 404:
             return NotFound("there is no such path; the API's paths begin with /v1/")
         case 405:
-            allowed = ", ".join(sorted(getattr(error, "allowed_methods", ())))
-            return MethodNotAllowed(f"this path does not take that method; it takes {allowed}")
+            allowed = sorted(getattr(error, "allowed_methods", ()))
+            refusal = MethodNotAllowed(f"this path does not take that method; it takes {', '.join(allowed)}")
+            refusal.allowed = allowed
+            return refusal
         case 413:
             return UploadTooLarge("the request's body is larger than this path takes")
         case status if status < 500:

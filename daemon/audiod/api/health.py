@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -56,6 +57,10 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     models: dict[str, Model]
     mirrors: list[Mirror] | None = None
     """Only where `mirrors=1` was asked for."""
+
+
+class Live(msgspec.Struct, frozen=True):
+    status: Literal["live"] = "live"
 
 
 class MirrorWatch:
@@ -113,7 +118,7 @@ def _models(services: Services) -> dict[str, Model]:
 
 async def live(request: web.Request) -> web.Response:
     """200 while the event loop turns: for a supervisor that restarts what hangs."""
-    return web.json_response({"status": "live"})
+    return _json(Live())
 
 
 async def ready(request: web.Request) -> web.Response:

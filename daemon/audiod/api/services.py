@@ -9,12 +9,15 @@ import msgspec
 from aiohttp import web
 
 from audiod.api.auth import Keys
+from audiod.api.realtime.secrets import ClientSecrets
 from audiod.config import Config
 from audiod.media.audio_memory import AudioMemory
 from audiod.media.pool import MediaPool
 from audiod.metrics import Metrics
 from audiod.models.library import Library
 from audiod.residency.manager import ResidencyManager
+from audiod.translate.chat import Translator
+from audiod.voices import VoiceStore
 
 if TYPE_CHECKING:
     from audiod.api.sockets import Socket
@@ -29,14 +32,16 @@ class Readiness(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Services:
-    """`config`, `library` and `keys` are replaced on reload; the rest lives as long as the daemon."""
+    """`config`, `library`, `keys` and `translator` are replaced on reload; the rest lives as long as the daemon."""
 
     config: Config
     library: Library
     keys: Keys
+    translator: Translator
     manager: ResidencyManager
     media: MediaPool
     audio_memory: AudioMemory
+    voices: VoiceStore
     metrics: Metrics
     started: bool = False
     """The preload is through, well or not."""
@@ -46,6 +51,10 @@ class Services:
     """No connection is accepted any more; what has been accepted is finished."""
     running: int = 0
     """HTTP requests being answered, WebSockets among them."""
+    temporary_keys: ClientSecrets = field(default_factory=ClientSecrets)
+    """Keys that were given out to open Realtime sessions with."""
+    realtime_sessions: int = 0
+    """Open Realtime sessions."""
     sockets: set[Socket] = field(default_factory=set)
     """Open WebSockets."""
 

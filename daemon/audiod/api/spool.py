@@ -28,11 +28,14 @@ class Spool:
         self._error: AudiodError | None = None
         self._changed = asyncio.Condition()
         self._patience_s = PATIENCE_S
+        self.put_bytes = 0
+        """Of all that was put in so far."""
 
     async def put(self, piece: bytes) -> None:
         """Append. Raises ConnectionAbortedError where the memory is full and the reader is too slow for that."""
         if not piece:
             return
+        self.put_bytes += len(piece)
         async with self._changed:
             if self._pieces and not self._held.fits(len(piece)):
                 await self._wait_for_the_reader()
@@ -53,6 +56,14 @@ class Spool:
         """No more is coming; `error` is raised at the reader, after what came before it."""
         async with self._changed:
             self._ended, self._error = True, error
+            self._changed.notify_all()
+
+    async def discard(self) -> None:
+        """Drop what has not been read; it is at its end. Whoever fills it has been stopped before."""
+        async with self._changed:
+            while len(self._pieces) > self._is_lent:
+                self._held.give_back(len(self._pieces.pop()))
+            self._ended = True
             self._changed.notify_all()
 
     async def read(self) -> bytes:

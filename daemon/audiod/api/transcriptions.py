@@ -1,108 +1,123 @@
 """POST /v1/audio/transcriptions: an upload in any format that FFmpeg reads, its words out.
 
-Checks the form and leases a model; decoding is media's, recognition the engine's, shapes are transcripts.py's.
+Checks the form; what is done then is recognition.py's.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import partial
+from typing import Annotated, Literal, Union
 
+import msgspec
 from aiohttp import web
+from msgspec import Meta
 
-from audiod.api import transcripts
-from audiod.api.demand import Wishes, at_work, read_wishes, with_second_try
-from audiod.api.forms import Form, read_form
-from audiod.api.services import MODEL, SERVICES, STAGE
-from audiod.media.pool import Pcm
-from audiod.residency.events import Demand
+from audiod.api import recognition
+from audiod.api.demand import read_wishes
+from audiod.api.forms import Form, decode
+from audiod.api.recognition import Asked
 from audioproto.errors import BadRequest
-from audioproto.worker import Done, Segment, Transcribe
+from audioproto.worker import Transcribe
 
-GRANULARITIES = ("word", "segment")
+_LONGEST_PROMPT = 10_000
+_MOST_KEYWORDS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The checked text fields."""
+class VoiceActivityDetection(msgspec.Struct):
+    """How the server is to find speech. Checked for OpenAI's sake: engines find it in their own ways."""
 
-    model: str
-    response_format: str
-    language: str
-    prompt: str
-    temperature: float
-    granularities: tuple[str, ...]
-    wishes: Wishes
+    type: Literal["server_vad"]
+    prefix_padding_ms: Annotated[int, Meta(ge=0)] = 300
+    silence_duration_ms: Annotated[int, Meta(ge=0)] = 200
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+
+
+class TranscriptionForm(msgspec.Struct):
+    """The fields beside `file`. Unknown ones are ignored, because real clients send them."""
+
+    model: Annotated[str, Meta(description="A model that transcribes, or an alias of one.", examples=["whisper-1"])]
+    language: Annotated[str, Meta(description="ISO 639-1 code, tag or English name; recognised where left out.")] = ""
+    languages: Annotated[
+        list[str], Meta(max_length=100, description="Candidates, of which the likeliest is taken.")
+    ] = []
+    prompt: Annotated[
+        str, Meta(max_length=_LONGEST_PROMPT, description="Text that could have been said before, for style and names.")
+    ] = ""
+    keywords: Annotated[
+        list[str], Meta(max_length=_MOST_KEYWORDS, description="Words or phrases that may be heard.")
+    ] = []
+    hotwords: Annotated[str, Meta(max_length=_LONGEST_PROMPT, description="Keywords as Speaches takes them.")] = ""
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] = "json"
+    temperature: Annotated[
+        float, Meta(ge=0, le=1, description="0: the most likely text, and higher ones where that is nonsense.")
+    ] = 0.0
+    timestamp_granularities: Annotated[
+        list[Literal["word", "segment"]], Meta(description="Of verbose_json; segments where left out.")
+    ] = []
+    include: Annotated[
+        list[Literal["logprobs"]], Meta(description="Log probabilities of tokens, in json, of models that give them.")
+    ] = []
+    stream: Annotated[
+        bool | None, Meta(description="Answer json and text as server-sent events; the other formats ignore it.")
+    ] = False
+    chunking_strategy: Annotated[
+        Union[Literal["auto"], VoiceActivityDetection, None],
+        Meta(description="Checked and otherwise ignored: long audio is always cut where nobody speaks."),
+    ] = None
+    known_speaker_names: Annotated[list[str], Meta(description="Refused: nothing tells speakers apart here yet.")] = []
+    known_speaker_references: Annotated[list[str], Meta(description="Refused, like known_speaker_names.")] = []
+    translate_to: Annotated[
+        str, Meta(description="Ours: code of the language to answer in, such as en, zh or zh-TW.")
+    ] = ""
+    priority: Annotated[str | None, Meta(description="Ours: interactive or batch.")] = None
+    keep_alive: Annotated[str | None, Meta(description="Ours: how long the model then stays loaded.")] = None
+    park_keep_alive: Annotated[str | None, Meta(description="Ours: how long it then stays parked.")] = None
+    timeout: Annotated[str | None, Meta(description="Ours: longest wait in the queue.")] = None
 
 
 def check(form: Form) -> Asked:
     """Raises BadRequest naming the field at fault."""
-    form.require_file()
-    model = form.text("model")
-    if not model:
-        raise BadRequest("the form has no model", param="model")
-    response_format = form.text("response_format", "json")
-    if response_format not in transcripts.FORMATS:
-        known = ", ".join(transcripts.FORMATS)
-        raise BadRequest(f"response_format must be one of {known}", param="response_format")
-    try:
-        temperature = float(form.text("temperature", "0"))
-    except ValueError:
-        temperature = math.nan
-    if not 0 <= temperature <= 1:
-        raise BadRequest("temperature must be a number from 0 to 1", param="temperature")
-    named = form.many("timestamp_granularities") or ["segment"]
-    for granularity in named:
-        if granularity not in GRANULARITIES:
-            raise BadRequest("timestamp_granularities[] must be word or segment", param="timestamp_granularities[]")
-    wishes = read_wishes(
-        form.extension("priority"),
-        form.extension("keep_alive"),
-        form.extension("park_keep_alive"),
-        form.extension("timeout"),
+    asked = decode(form, TranscriptionForm)
+    _refuse_speakers(asked)
+    logprobs = "logprobs" in asked.include
+    if logprobs and asked.response_format != "json":
+        raise BadRequest("include[]=logprobs needs response_format=json", param="include[]")
+    wants_words = "word" in asked.timestamp_granularities and asked.response_format == "verbose_json"
+    if asked.translate_to and wants_words:
+        raise BadRequest("a translation has no times of words", param="timestamp_granularities[]")
+    if asked.translate_to and logprobs:
+        raise BadRequest("a translation has no log probabilities", param="include[]")
+    work = Transcribe(
+        0,
+        0,
+        "" if asked.language.lower() == "auto" else asked.language,
+        recognition.context(asked.prompt),
+        asked.temperature,
+        words=wants_words,
+        languages=asked.languages,
+        keywords=asked.keywords + ([asked.hotwords] if asked.hotwords else []),
+        logprobs=logprobs,
     )
-    return Asked(model, response_format, form.text("language"), form.text("prompt"), temperature, tuple(named), wishes)
+    return Asked(
+        asked.model,
+        work,
+        asked.response_format,
+        read_wishes(asked.priority, asked.keep_alive, asked.park_keep_alive, asked.timeout),
+        asked.timestamp_granularities or ("segment",),
+        bool(asked.stream),
+        asked.translate_to,
+    )
+
+
+def _refuse_speakers(asked: TranscriptionForm) -> None:
+    because = "no diariser is configured, so speakers cannot be told apart"
+    if asked.response_format == "diarized_json":
+        raise BadRequest(f"response_format=diarized_json: {because}", param="response_format")
+    if asked.known_speaker_names:
+        raise BadRequest(f"known_speaker_names[]: {because}", param="known_speaker_names[]")
+    if asked.known_speaker_references:
+        raise BadRequest(f"known_speaker_references[]: {because}", param="known_speaker_references[]")
 
 
 async def transcribe(request: web.Request) -> web.StreamResponse:
-    """Answer in the response_format asked for. A worker that dies or has no memory is forgiven once."""
-    services = request.app[SERVICES]
-    server = services.config.server
-    with services.audio_memory.hold() as held:
-        request[STAGE] = "uploading"
-        form = await read_form(request, held)
-        with form.upload:
-            asked = check(form)
-            entry = services.library.transcriber(asked.model)
-            request[MODEL] = entry.id
-            request[STAGE] = "decoding"
-            pcm = await services.media.decode(form.upload)
-        with pcm:
-            request[STAGE] = ""
-            duration_s = pcm.duration_s
-            work = Transcribe(
-                0, pcm.samples, asked.language, asked.prompt, asked.temperature, words="word" in asked.granularities
-            )
-            demand = asked.wishes.to_transcribe(duration_s, server.batch_after)
-            wait_s = asked.wishes.wait_s(services.config.residency.queue_timeout)
-            attempt = partial(_recognise, request, entry.id, work, pcm, demand, wait_s)
-            segments, language = await with_second_try(request, attempt)
-    body = transcripts.render(asked.response_format, segments, language, duration_s, asked.granularities)
-    return web.Response(body=body, content_type=transcripts.FORMATS[asked.response_format], charset="utf-8")
-
-
-async def _recognise(
-    request: web.Request, model: str, work: Transcribe, pcm: Pcm, demand: Demand, wait_s: float
-) -> tuple[list[Segment], str]:
-    services = request.app[SERVICES]
-    segments: list[Segment] = []
-    language = ""
-    async with at_work(request, model, work, demand, wait_s, pcm.fd) as job:
-        async for message in job:
-            if isinstance(message, Segment):
-                segments.append(message)
-            elif isinstance(message, Done):
-                language = message.language
-                services.metrics.observe_audio(model, pcm.duration_s, message.engine_s)
-    return segments, language
+    """Answer in the response_format asked for."""
+    return await recognition.answer(request, check)

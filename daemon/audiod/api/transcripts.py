@@ -1,16 +1,20 @@
-"""A finished transcript in each response_format: pure rendering of segments, no I/O.
+"""A transcript in each response_format, and as events: pure rendering of segments, no I/O.
 
-Shapes are OpenAI's (openai-openapi, CreateTranscriptionResponseJson and ...VerboseJson); an optional key that does not
-apply is left out, never null.
+Shapes are OpenAI's (openai-openapi, CreateTranscriptionResponseJson and ...VerboseJson, TranscriptText...Event); an
+optional key that does not apply is left out, never null.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Union
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from audiod.translate.cues import plain
 from audioproto.languages import NAMES
 from audioproto.worker import Segment
 
@@ -23,62 +27,228 @@ FORMATS = {
 }
 """response_format to content type. Never JSON for a plain one: the Node SDK parses by content type."""
 
+AUDIO_TOKENS_PER_S = 10
+"""What OpenAI's models count for a second of speech; `usage` of streamed transcripts must be in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was heard. `language` is the code of what the segments are written in, or empty where nothing was said."""
+
+    segments: Sequence[Segment]
+    language: str
+    duration_s: float
+    task: Literal["transcribe", "translate"] = "transcribe"
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments).strip()
+
+
+class UsageDuration(msgspec.Struct, tag_field="type", tag="duration"):
+    """What was used, in seconds of audio, begun ones counted whole."""
+
+    seconds: int
+
+
+class InputTokens(msgspec.Struct):
+    """What the input tokens were."""
+
+    audio_tokens: int
+    text_tokens: int = 0
+
+
+class UsageTokens(msgspec.Struct, tag_field="type", tag="tokens"):
+    """What was used, in tokens: ten for each second of audio, and those of the text."""
+
+    input_tokens: int
+    input_token_details: InputTokens
+    output_tokens: int
+    total_tokens: int
+
+
+class TokenLogprob(msgspec.Struct):
+    """A token as the model wrote it. `token` has replacement characters where it is part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class SpokenLanguage(msgspec.Struct):
+    """A language that was recognised, by its ISO 639-1 code."""
+
+    code: str
+
+
+class Transcription(msgspec.Struct):
+    """`response_format=json` of a transcription."""
+
+    text: str
+    usage: UsageDuration
+    languages: list[SpokenLanguage]
+    logprobs: Union[list[TokenLogprob], UnsetType] = UNSET
+
+
+class Translation(msgspec.Struct):
+    """`response_format=json` of a translation."""
+
+    text: str
+
+
+class TranscriptionSegment(msgspec.Struct):
+    """One stretch of the transcript; times in seconds."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class TranscriptionWord(msgspec.Struct):
+    """One word; times in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+class TranscriptionVerbose(msgspec.Struct):
+    """`response_format=verbose_json`. `language` is an English name; translations have neither words nor usage."""
+
+    task: Literal["transcribe", "translate"]
+    language: str
+    duration: float
+    text: str
+    segments: Union[list[TranscriptionSegment], UnsetType] = UNSET
+    words: Union[list[TranscriptionWord], UnsetType] = UNSET
+    usage: Union[UsageDuration, UnsetType] = UNSET
+
+
+class TranscriptTextDelta(msgspec.Struct, tag_field="type", tag="transcript.text.delta"):
+    """The next words of a streamed transcript."""
+
+    delta: str
+    logprobs: Union[list[TokenLogprob], UnsetType] = UNSET
+
+
+class TranscriptTextDone(msgspec.Struct, tag_field="type", tag="transcript.text.done"):
+    """The whole of a streamed transcript: its deltas, one after another."""
+
+    text: str
+    usage: UsageTokens
+    languages: list[SpokenLanguage]
+    logprobs: Union[list[TokenLogprob], UnsetType] = UNSET
+
 
 def render(
-    response_format: str, segments: Sequence[Segment], language: str, duration_s: float, granularities: Sequence[str]
+    response_format: str, transcript: Transcript, granularities: Sequence[str] = ("segment",), logprobs: bool = False
 ) -> bytes:
-    """The body. `language` is an ISO 639-1 code, or empty where nothing was said; `granularities` of verbose_json."""
-    text = "".join(segment.text for segment in segments).strip()
+    """The body. `granularities` are those of verbose_json; `logprobs` puts the segments' into json."""
+    segments, is_translation = transcript.segments, transcript.task == "translate"
     match response_format:
         case "text":
-            return f"{text}\n".encode()
+            return f"{transcript.text}\n".encode()
         case "srt":
-            return "".join(_cue(segment, ",", f"{n}\n") for n, segment in enumerate(segments, 1)).encode()
+            return "".join(f"{n}\n{cue}" for n, cue in enumerate(_cues(segments, ","), 1)).encode()
         case "vtt":
-            return ("WEBVTT\n\n" + "".join(_cue(segment, ".", "") for segment in segments)).encode()
+            return ("WEBVTT\n\n" + "".join(_cues(segments, "."))).encode()
+        case "json" if is_translation:
+            return msgspec.json.encode(Translation(transcript.text))
         case "json":
-            return msgspec.json.encode({"text": text, "usage": _usage(duration_s)})
+            languages = _languages(transcript.language)
+            given = _logprobs(segments) if logprobs else UNSET
+            return msgspec.json.encode(Transcription(transcript.text, _usage(transcript.duration_s), languages, given))
         case _:
-            body: dict[str, object] = {
-                "task": "transcribe",
-                "language": NAMES.get(language, language),
-                "duration": round(duration_s, 3),
-                "text": text,
-            }
+            body = TranscriptionVerbose(
+                transcript.task,
+                NAMES.get(transcript.language, transcript.language),
+                round(transcript.duration_s, 3),
+                transcript.text,
+                usage=UNSET if is_translation else _usage(transcript.duration_s),
+            )
             if "segment" in granularities:
-                body["segments"] = [_segment(n, segment) for n, segment in enumerate(segments)]
+                body.segments = [_segment(n, segment) for n, segment in enumerate(segments)]
             if "word" in granularities:
-                body["words"] = [
-                    {"word": word.word.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
+                body.words = [
+                    TranscriptionWord(word.word.strip(), round(word.start, 3), round(word.end, 3))
                     for segment in segments
                     for word in segment.words
                 ]
-            return msgspec.json.encode(body | {"usage": _usage(duration_s)})
+            return msgspec.json.encode(body)
 
 
-def _usage(duration_s: float) -> dict[str, object]:
-    return {"type": "duration", "seconds": math.ceil(duration_s)}
+class Events:
+    """A transcript as it grows, as events: the deltas, one after another, are the text of the last event."""
+
+    def __init__(self, logprobs: bool = False) -> None:
+        self._segments: list[Segment] = []
+        self._deltas: list[str] = []
+        self._space = ""
+        """At the end of what has come, held back: it belongs to the text only if more comes."""
+        self._wants_logprobs = logprobs
+
+    def add(self, segment: Segment) -> Iterator[TranscriptTextDelta]:
+        """The event for a segment, if it brings any text."""
+        self._segments.append(segment)
+        come = self._space + segment.text if self._deltas else segment.text.lstrip()
+        delta = come.rstrip()
+        self._space = come[len(delta) :]
+        if delta:
+            self._deltas.append(delta)
+            yield TranscriptTextDelta(delta, _logprobs([segment]) if self._wants_logprobs else UNSET)
+
+    def end(self, language: str, duration_s: float) -> Iterator[Union[TranscriptTextDelta, TranscriptTextDone]]:
+        """The last events. Clients are promised a delta, so silence has one too."""
+        if not self._deltas:
+            yield TranscriptTextDelta("")
+        given, taken = math.ceil(duration_s * AUDIO_TOKENS_PER_S), sum(len(one.tokens) for one in self._segments)
+        usage = UsageTokens(given, InputTokens(given), taken, given + taken)
+        logprobs = _logprobs(self._segments) if self._wants_logprobs else UNSET
+        yield TranscriptTextDone("".join(self._deltas), usage, _languages(language), logprobs)
 
 
-def _segment(number: int, segment: Segment) -> dict[str, object]:
-    return {
-        "id": number,
-        "seek": segment.seek,
-        "start": round(segment.start, 3),
-        "end": round(segment.end, 3),
-        "text": segment.text,
-        "tokens": segment.tokens,
-        "temperature": segment.temperature,
-        "avg_logprob": segment.avg_logprob,
-        "compression_ratio": segment.compression_ratio,
-        "no_speech_prob": segment.no_speech_prob,
-    }
+def _usage(duration_s: float) -> UsageDuration:
+    return UsageDuration(math.ceil(duration_s))
 
 
-def _cue(segment: Segment, point: str, head: str) -> str:
-    # A blank line would end the cue, and "-->" would look like another.
-    text = " ".join(segment.text.replace("-->", "->").split())
-    return f"{head}{_clock(segment.start, point)} --> {_clock(segment.end, point)}\n{text}\n\n"
+def _languages(code: str) -> list[SpokenLanguage]:
+    return [SpokenLanguage(code)] if code else []
+
+
+def _logprobs(segments: Sequence[Segment]) -> list[TokenLogprob]:
+    return [
+        TokenLogprob(token.text.decode(errors="replace"), token.logprob, list(token.text))
+        for segment in segments
+        for token in segment.logprobs
+    ]
+
+
+def _segment(number: int, segment: Segment) -> TranscriptionSegment:
+    return TranscriptionSegment(
+        number,
+        segment.seek,
+        round(segment.start, 3),
+        round(segment.end, 3),
+        segment.text,
+        segment.tokens,
+        segment.temperature,
+        segment.avg_logprob,
+        segment.compression_ratio,
+        segment.no_speech_prob,
+    )
+
+
+def _cues(segments: Sequence[Segment], point: str) -> Iterator[str]:
+    for segment in segments:
+        if text := plain(segment.text):  # a cue without text would swallow the next one
+            yield f"{_clock(segment.start, point)} --> {_clock(segment.end, point)}\n{text}\n\n"
 
 
 def _clock(seconds: float, point: str) -> str:

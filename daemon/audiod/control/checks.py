@@ -26,6 +26,7 @@ from audiod.residency.events import Limits
 from audiod.runtimes import build, lockfile
 from audiod.supervisor.memory import control_group_limit_bytes, host_memory_bytes
 from audiod.units import ByteSize
+from audiod.voices import VoiceStore
 from audioproto.diagnosis import Finding, Verdict, judge_space
 from audioproto.errors import AudiodError, DeviceUnreadable, InstallFailed
 from audioproto.types import Residency
@@ -65,6 +66,7 @@ class Patient:
     """On the device."""
     read_config: Callable[[], Config]
     media: MediaPool
+    voices: VoiceStore
 
     def wanted(self, entry: ModelEntry) -> bool:
         """Whether the configuration counts on the model, and it is not just one that could be installed."""
@@ -178,6 +180,15 @@ def limits(patient: Patient) -> Iterator[Finding]:
         yield Finding("limits", WARN, found, "sudo systemctl edit audiod, with LimitNOFILE=65536 under [Service]")
     else:
         yield Finding("limits", OK, f"open files: {count}")
+
+
+def voices(patient: Patient) -> Iterator[Finding]:
+    """Whether all that clients have stored could be read when the daemon started."""
+    for broken in patient.voices.broken:
+        yield Finding("voices", FAIL, f"a stored voice or consent is left out: {broken}", "restore it from a backup")
+    if not patient.voices.broken:
+        counts = len(patient.voices.voices.records), len(patient.voices.consents.records)
+        yield Finding("voices", OK, f"{counts[0]} voices and {counts[1]} consents are stored")
 
 
 def gpu(patient: Patient) -> Iterator[Finding]:

@@ -54,7 +54,8 @@ def plan(patient: Patient, *, network: bool) -> Iterator[Check]:
     What is true of the host comes first, then a check for each runtime, then one for each model. A check that only some
     engine's runtime needs, such as whether its library was built for this GPU, belongs beside that runtime's.
     """
-    for look in (checks.config, checks.user, checks.state, checks.disk, checks.memory, checks.limits, checks.gpu):
+    of_the_host = (checks.config, checks.user, checks.state, checks.disk, checks.memory, checks.limits, checks.gpu)
+    for look in (*of_the_host, checks.voices):
         yield Check(look.__name__, _in_thread(look, patient))
     yield Check("media", partial(media, patient))
     for name in sorted({entry.runtime for entry in patient.entries.values()}):

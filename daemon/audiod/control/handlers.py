@@ -175,6 +175,7 @@ class Control:
             reserved_bytes=scheduler.placement.reserved(devices.CPU),
             read_config=self._read_config,
             media=services.media,
+            voices=services.voices,
         )
 
     async def _events(self, http: web.Request) -> web.StreamResponse:

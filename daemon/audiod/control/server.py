@@ -69,6 +69,11 @@ async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamR
     except Exception:
         logger.exception("unexpected error in control request %s", request.path)
         failure = AudiodError("internal error", hint="journalctl -u audiod")
+    return refuse(failure)
+
+
+def refuse(failure: AudiodError) -> web.Response:
+    """The answer that tells of `failure`."""
     return web.Response(
         status=failure.http_status, body=msgspec.json.encode(failure.body()), content_type="application/json"
     )

@@ -1,4 +1,4 @@
-"""PyAV at work: any audio file to mono s16le at 16 kHz.
+"""PyAV at work: any audio file to mono s16le, at 16 kHz unless asked otherwise.
 
 Runs in media processes only; knows no sockets, and opens nothing: input and output are descriptors.
 """
@@ -23,8 +23,6 @@ from audiod.media.filters import Filters, silence_what_is_no_number
 from audiod.media.messages import DECODED_SAMPLES
 from audioproto.errors import BadAudio
 from audioproto.types import PCM_RATE_IN
-
-_SPEECH = f"sample_fmts=s16:sample_rates={PCM_RATE_IN}:channel_layouts=mono"
 
 _DEMUXERS = ("aac", "aiff", "amr", "au", "caf", "flac", "matroska", "mov", "mp3", "mpeg", "ogg", "w64", "wav")
 """What OpenAI's endpoint documents (flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm) and what phones and recorders
@@ -61,10 +59,16 @@ _PULL_EVERY = 16
 _CONVERT = "ffmpeg -i INPUT -ac 1 -ar 16000 OUTPUT.wav"
 
 
-def decode(source: int, target: int, max_audio_s: float, announce: Callable[[int], None] = lambda samples: None) -> int:
+def decode(
+    source: int,
+    target: int,
+    max_audio_s: float,
+    announce: Callable[[int], None] = lambda samples: None,
+    rate_hz: int = PCM_RATE_IN,
+) -> int:
     """Decode the file behind descriptor `source` into `target`, and return the number of samples written.
 
-    Mono s16le at 16 kHz; channels are mixed down; what is no finite number becomes 0. `announce` is told how many
+    Mono s16le at `rate_hz`; channels are mixed down; what is no finite number becomes 0. `announce` is told how many
     there may be next, before more than DECODED_SAMPLES beyond the last such number are written. Raises BadAudio and
     AudioTooLong.
     """
@@ -90,7 +94,7 @@ def decode(source: int, target: int, max_audio_s: float, announce: Callable[[int
         declared_s = None if wave is not None else _declared_s(container, stream, read_at)
         if declared_s is not None and declared_s > max_audio_s:
             raise too_long(declared_s, max_audio_s)
-        return _decode_stream(container, stream, target, max_audio_s, declared_s, announce)
+        return _decode_stream(container, stream, target, max_audio_s, declared_s, announce, rate_hz)
 
 
 class _Source:
@@ -177,14 +181,15 @@ def _decode_stream(
     max_audio_s: float,
     declared_s: float | None,
     announce: Callable[[int], None],
+    rate_hz: int,
 ) -> int:
-    limit = int(max_audio_s * PCM_RATE_IN)
+    limit = int(max_audio_s * rate_hz)
     frames = _Frames(container, stream)
     samples, announced = 0, DECODED_SAMPLES
-    for piece in _resampled(frames, stream.codec_context.name.startswith("pcm_f")):
+    for piece in _resampled(frames, rate_hz, stream.codec_context.name.startswith("pcm_f")):
         samples += piece.samples
         if samples > limit:
-            raise too_long(max(declared_s or 0.0, samples / PCM_RATE_IN), max_audio_s)
+            raise too_long(max(declared_s or 0.0, samples / rate_hz), max_audio_s)
         if samples > announced:
             announced = samples + DECODED_SAMPLES
             announce(announced)
@@ -193,7 +198,7 @@ def _decode_stream(
         if frames.damaged:
             raise BadAudio("the audio is damaged: most of it cannot be decoded", param="file", hint="ffprobe FILE")
         raise empty()
-    found_s = max(frames.reached_s, samples / PCM_RATE_IN)
+    found_s = max(frames.reached_s, samples / rate_hz)
     if declared_s is not None and declared_s - found_s > max(1.0, 0.1 * declared_s):
         raise truncated(declared_s, found_s)
     return samples
@@ -239,8 +244,11 @@ class _Frames:
                 yield frame
 
 
-def _resampled(frames: _Frames, may_be_no_number: bool) -> Iterator[AudioFrame]:
-    """The frames as mono s16 at 16 kHz. A stream may change its rate or layout on the way; the filter is made anew."""
+def _resampled(frames: _Frames, rate_hz: int, may_be_no_number: bool) -> Iterator[AudioFrame]:
+    """The frames as mono s16 at `rate_hz`.
+
+    A stream may change its rate or layout on the way; the filter is made anew.
+    """
     kind: tuple[int, str, str] | None = None
     filters: Filters | None = None
     try:
@@ -250,7 +258,7 @@ def _resampled(frames: _Frames, may_be_no_number: bool) -> Iterator[AudioFrame]:
                     filters.push(None)
                     yield from filters.pull()
                 kind = frame.sample_rate, frame.format.name, frame.layout.name
-                filters = _to_speech(frame)
+                filters = _to_speech(frame, rate_hz)
             assert filters is not None
             if may_be_no_number:
                 silence_what_is_no_number(frame)
@@ -266,7 +274,7 @@ def _resampled(frames: _Frames, may_be_no_number: bool) -> Iterator[AudioFrame]:
         raise BadAudio("the audio is damaged: it cannot be resampled", param="file") from error
 
 
-def _to_speech(frame: AudioFrame) -> Filters:
+def _to_speech(frame: AudioFrame, rate_hz: int) -> Filters:
     rate, layout, channels = frame.sample_rate, frame.layout.name, frame.layout.nb_channels
     low, high = _RATES_HZ
     if not low <= rate <= high:
@@ -274,4 +282,5 @@ def _to_speech(frame: AudioFrame) -> Filters:
     # libswresample has a matrix for named layouts ("5.1"); of channels that only have numbers the mean is taken.
     mean = [("pan", "mono|c0<" + "+".join(f"c{index}" for index in range(channels)))]
     numbered = "channel" in layout or "ambisonic" in layout or channels > 8
-    return Filters(rate, frame.format.name, layout, *(mean if numbered and channels > 1 else []), ("aformat", _SPEECH))
+    speech = f"sample_fmts=s16:sample_rates={rate_hz}:channel_layouts=mono"
+    return Filters(rate, frame.format.name, layout, *(mean if numbered and channels > 1 else []), ("aformat", speech))

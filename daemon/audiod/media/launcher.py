@@ -14,7 +14,7 @@ import sys
 
 import msgspec
 
-from audiod.media.messages import PACKET_BYTES, Decode, Encode, FromProcess, Message
+from audiod.media.messages import PACKET_BYTES, Decode, Encode, FromProcess, Listen, Message
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[FromProcess] = msgspec.msgpack.Decoder(FromProcess)
@@ -30,7 +30,7 @@ class MediaProcess:
         self._sock = sock
         self._pidfd = -1
 
-    async def begin(self, job: Decode | Encode, descriptors: tuple[int, ...]) -> None:
+    async def begin(self, job: Decode | Encode | Listen, descriptors: tuple[int, ...]) -> None:
         """Wait until it is there and give it its job. Raises EOFError or OSError where it ended before that."""
         await _readable(self._sock)
         packet, handles, _, _ = socket.recv_fds(self._sock, PACKET_BYTES, 1)
@@ -119,6 +119,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",
+        "OMP_THREAD_LIMIT": "1",  # see media/vad.py
     }
 
 

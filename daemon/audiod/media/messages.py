@@ -1,7 +1,8 @@
 """What the daemon and a media process say to each other: one msgpack message in each packet.
 
 Over Unix SOCK_SEQPACKET, which keeps messages whole and their descriptors with them, so no framing is needed. A
-process serves one job: after Started come a Decode or an Encode, and after Encode its Feeds and a Finish.
+process serves one job: after Started come a Decode, an Encode or a Listen, after Encode its Feeds and a Finish, and
+after Listen its Hears and Flushes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Union
 import msgspec
 
 from audiod.media.formats import SpeechFormat
+from audiod.media.live import LiveFormat
 from audioproto.errors import ErrorBody
 
 PIECE_BYTES = 64 * 1024
@@ -19,8 +21,11 @@ PIECE_BYTES = 64 * 1024
 PACKET_BYTES = PIECE_BYTES + 4096
 """Room for any message."""
 
+HEAR_BYTES = PIECE_BYTES // 4
+"""Most live audio in one message: G.711 becomes four times as much."""
+
 DECODED_SAMPLES = 2**19
-"""A decoder tells before it writes this many more samples: 1 MiB, or 33 s of audio."""
+"""A decoder tells before it writes this many more samples: 1 MiB, or 33 s of audio at 16 kHz."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -43,6 +48,7 @@ class Decode(Message, frozen=True):
 
     limits: Limits
     max_audio_s: float
+    rate_hz: int
 
 
 class Encode(Message, frozen=True):
@@ -64,7 +70,25 @@ class Finish(Message, frozen=True):
     """No more is coming. Answered by Encoded, at least once."""
 
 
-ToProcess = Union[Decode, Encode, Feed, Finish]
+class Listen(Message, frozen=True):
+    """Be ready for live audio in `format`; with `detect`, say where speech is in it."""
+
+    limits: Limits
+    format: LiveFormat
+    detect: bool
+
+
+class Hear(Message, frozen=True):
+    """At most HEAR_BYTES. Answered by Heard."""
+
+    audio: bytes
+
+
+class Flush(Message, frozen=True):
+    """Give what has been held back, too. Answered by Heard."""
+
+
+ToProcess = Union[Decode, Encode, Feed, Finish, Listen, Hear, Flush]
 
 # --- from the process -----------------------------------------------------------------------------------------------
 
@@ -80,7 +104,7 @@ class Decoding(Message, frozen=True):
 
 
 class Decoded(Message, frozen=True):
-    """Mono s16le PCM at 16 kHz was written, `samples` of it."""
+    """Mono s16le PCM at the rate asked for was written, `samples` of it."""
 
     samples: int
 
@@ -98,4 +122,11 @@ class Encoded(Message, frozen=True):
     more: bool = False
 
 
-FromProcess = Union[Started, Decoding, Decoded, Refused, Encoded]
+class Heard(Message, frozen=True):
+    """Mono s16le at 16 kHz, and the probability of speech in each frame (media/vad.py) that it completes."""
+
+    pcm: bytes
+    speech: list[float] = []
+
+
+FromProcess = Union[Started, Decoding, Decoded, Refused, Encoded, Heard]

@@ -1,4 +1,4 @@
-"""The daemon's side of decoding and encoding: one job in one short-lived process, so many at a time, each with limits.
+"""The daemon's side of decoding, encoding and listening: one job in one process, so many at a time, each with limits.
 
 Imports neither av nor numpy and waits for nothing on the event loop. The zygote that the processes are forked from is
 started by the first job and ended when there has been none for a while.
@@ -12,6 +12,7 @@ import fcntl
 import math
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 
@@ -22,6 +23,7 @@ from audiod.media.audio_memory import Held
 from audiod.media.claims import check_wave, empty, too_long
 from audiod.media.formats import SpeechFormat, is_unchanged
 from audiod.media.launcher import MediaProcess, MediaZygote
+from audiod.media.live import LiveFormat
 from audiod.media.messages import (
     DECODED_SAMPLES,
     PIECE_BYTES,
@@ -32,7 +34,11 @@ from audiod.media.messages import (
     Encoded,
     Feed,
     Finish,
+    Flush,
+    Hear,
+    Heard,
     Limits,
+    Listen,
     Refused,
 )
 from audiod.media.upload import Upload
@@ -47,21 +53,22 @@ _START_S = 30.0
 """For a process to be there; importing PyAV from a cold disk takes seconds."""
 
 _TRIES = 3
-_ENCODER_CPU_S = 3600
-_ENCODER_ANSWER_S = 30.0
+_STREAM_CPU_S = 3600
+_ANSWER_S = 30.0
 _CONVERT = "ffmpeg -i INPUT -ac 1 -ar 16000 OUTPUT.wav"
 _BROKEN = (EOFError, OSError, msgspec.MsgspecError)
 """How a process's end shows."""
 
 
 class Pcm:
-    """Mono s16le at 16 kHz in a sealed memfd: it can be mapped without fear that it changes. Close it.
+    """Mono s16le at `rate_hz` in a sealed memfd: it can be mapped without fear that it changes. Close it.
 
     Its bytes are `held` while it is open.
     """
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, rate_hz: int) -> None:
         self.fd = os.memfd_create("audiod-pcm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.rate_hz = rate_hz
         self.samples = 0
         self._held = held
         self._reserved_bytes = 0
@@ -81,7 +88,7 @@ class Pcm:
 
     @property
     def duration_s(self) -> float:
-        return self.samples / PCM_RATE_IN
+        return self.samples / self.rate_hz
 
     def close(self) -> None:
         """Free the memory, unless a worker still has it mapped. May be called again."""
@@ -124,7 +131,7 @@ class Encoder:
     async def _ask(self, process: MediaProcess, message: Feed | Finish) -> bytes:
         pieces: list[bytes] = []
         try:
-            async with asyncio.timeout(_ENCODER_ANSWER_S):
+            async with asyncio.timeout(_ANSWER_S):
                 await process.send(message)
                 while True:
                     match await process.receive():
@@ -145,13 +152,42 @@ class Encoder:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+class Ear:
+    """Hears live audio, from MediaPool.ear: whatever its format, PCM at 16 kHz comes out. One call at a time."""
+
+    def __init__(self, process: MediaProcess, failed: Callable[[str], None]) -> None:
+        self._process = process
+        self._failed = failed
+
+    async def hear(self, audio: bytes) -> Heard:
+        """What `audio`, at most HEAR_BYTES of it, was; the last 3 ms may be held back. Raises AudiodError."""
+        return await self._ask(Hear(audio))
+
+    async def flush(self) -> Heard:
+        """What has been held back. Raises AudiodError."""
+        return await self._ask(Flush())
+
+    async def _ask(self, message: Hear | Flush) -> Heard:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await self._process.send(message)
+                match await self._process.receive():
+                    case Heard() as heard:
+                        return heard
+                    case other:
+                        raise EOFError(f"{other!r} is not for us")
+        except (*_BROKEN, TimeoutError) as error:
+            self._failed("timeout" if isinstance(error, TimeoutError) else "crashed")
+            raise AudiodError("the process listening to the audio ended", hint="journalctl -u audiod -n 50") from error
+
+
 class MediaPool:
-    """Decodes uploads and encodes speech.
+    """Decodes uploads, encodes speech and listens to live audio.
 
     `max_audio_s` is the longest recording decoded, `decode_timeout_s` the longest time spent on one. At most
     `max_jobs` processes decode and as many encode at a time, so that a slow listener holds up nobody's transcript;
-    further jobs wait. One more process stands ready. `idle_s` after the last job all are ended. A process may use
-    `memory_bytes` beyond the 300 MB or so of address space that PyAV maps.
+    further jobs wait. Ears are not bounded here. One more process stands ready. `idle_s` after the last job all are
+    ended. A process may use `memory_bytes` beyond the 300 MB or so of address space that PyAV maps.
     """
 
     def __init__(
@@ -179,34 +215,36 @@ class MediaPool:
         self.on_failure: Callable[[str, str], None] = lambda task, reason: None
         """Told of every process that failed at work, by task and reason (see audiod/metrics.py); for metrics."""
 
-    async def decode(self, upload: Upload) -> Pcm:
+    async def decode(self, upload: Upload, rate_hz: int = PCM_RATE_IN, max_audio_s: float = math.inf) -> Pcm:
         """The upload's (first) audio as PCM, whatever its container, held as the upload is; the caller closes both.
 
-        Raises BadAudio and AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
+        Mono at `rate_hz`, no longer than `max_audio_s`, nor than what the pool was made for. Raises BadAudio and
+        AudioTooLong, whatever the upload does to the decoder, and what Held.reserve raises.
         """
         if upload.size == 0:
             raise BadAudio("the upload is empty", param="file")
-        pcm = Pcm(upload.held)
+        pcm = Pcm(upload.held, rate_hz)
+        max_audio_s = min(max_audio_s, self._max_audio_s)
         try:
             wave = riff.read_header(partial(os.pread, upload.fd), upload.size)
-            if wave is not None and wave.is_plain(PCM_RATE_IN):
-                check_wave(wave, self._max_audio_s)
-                pcm.complete(await self._copy(upload, wave, pcm))
+            if wave is not None and wave.is_plain(rate_hz):
+                check_wave(wave, max_audio_s)
+                pcm.complete(await self._copy(upload, wave, pcm, max_audio_s))
             else:
-                pcm.complete(await self._decode(upload, pcm))
+                pcm.complete(await self._decode(upload, pcm, max_audio_s))
         except BaseException:
             pcm.close()
             raise
         return pcm
 
-    async def _copy(self, upload: Upload, wave: riff.WaveHeader, pcm: Pcm) -> int:
+    async def _copy(self, upload: Upload, wave: riff.WaveHeader, pcm: Pcm, max_audio_s: float) -> int:
         """Samples that are as wanted already are copied by the kernel: no decoder, so no process (0.2 ms, not 4)."""
         found = wave.found_bytes if wave.claimed_bytes is None else wave.claimed_bytes
         samples = found // 2
         if samples == 0:
             raise empty()
-        if samples > self._max_audio_s * PCM_RATE_IN:
-            raise too_long(samples / PCM_RATE_IN, self._max_audio_s)
+        if samples > max_audio_s * pcm.rate_hz:
+            raise too_long(samples / pcm.rate_hz, max_audio_s)
         pcm.reserve(samples)
         copied = 0
         while rest := samples * 2 - copied:
@@ -215,10 +253,11 @@ class MediaPool:
             await asyncio.sleep(0)
         return samples
 
-    async def _decode(self, upload: Upload, pcm: Pcm) -> int:
-        size_bytes = int(self._max_audio_s * PCM_RATE_IN * 2)
+    async def _decode(self, upload: Upload, pcm: Pcm, max_audio_s: float) -> int:
+        size_bytes = int(max_audio_s * pcm.rate_hz * 2)
         limits = Limits(self._memory_bytes, math.ceil(self._decode_timeout_s), size_bytes + 2**20)
-        async with self._process(self._decoding, Decode(limits, self._max_audio_s), upload.fd, pcm.fd) as process:
+        job = Decode(limits, max_audio_s, pcm.rate_hz)
+        async with self._process(self._decoding, job, upload.fd, pcm.fd) as process:
             pcm.reserve(DECODED_SAMPLES)
             try:
                 async with asyncio.timeout(self._decode_timeout_s):
@@ -252,15 +291,25 @@ class MediaPool:
         header = riff.streaming_header() if form is SpeechFormat.WAV else b""
         is_raw = form in (SpeechFormat.WAV, SpeechFormat.PCM)
         if is_raw and rate_hz == PCM_RATE_OUT and is_unchanged(tempo):
-            yield Encoder(header, None, self._encoder_failed)
+            yield Encoder(header, None, partial(self._stream_failed, "encode"))
             return
-        job = Encode(Limits(self._memory_bytes, _ENCODER_CPU_S, 0), form, rate_hz, tempo)
+        job = Encode(Limits(self._memory_bytes, _STREAM_CPU_S, 0), form, rate_hz, tempo)
         async with self._process(self._encoding, job) as process:
-            yield Encoder(header, process, self._encoder_failed)
+            yield Encoder(header, process, partial(self._stream_failed, "encode"))
 
-    def _encoder_failed(self, reason: str) -> None:
+    @contextlib.asynccontextmanager
+    async def ear(self, form: LiveFormat, detect: bool) -> AsyncIterator[Ear]:
+        """An ear for audio in `form`; with `detect`, it tells speech from silence. Leaving the block ends it.
+
+        Raises Unavailable where no process can be had.
+        """
+        job = Listen(Limits(self._memory_bytes, _STREAM_CPU_S, 0), form, detect)
+        async with self._process(contextlib.nullcontext(), job) as process:
+            yield Ear(process, partial(self._stream_failed, "listen"))
+
+    def _stream_failed(self, task: str, reason: str) -> None:
         if not self._closed:
-            self.on_failure("encode", reason)
+            self.on_failure(task, reason)
 
     async def close(self) -> None:
         """End every media process, and return when they are gone. Jobs that still run fail."""
@@ -271,7 +320,7 @@ class MediaPool:
 
     @contextlib.asynccontextmanager
     async def _process(
-        self, slots: asyncio.Semaphore, job: Decode | Encode, *descriptors: int
+        self, slots: AbstractAsyncContextManager[None], job: Decode | Encode | Listen, *descriptors: int
     ) -> AsyncIterator[MediaProcess]:
         """A process at work on `job`; it is killed when the block is left before it is done."""
         async with slots:
@@ -290,9 +339,9 @@ class MediaPool:
                 if self._jobs == 0 and self._zygote is not None:
                     self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._end)
 
-    async def _begin(self, job: Decode | Encode, descriptors: tuple[int, ...]) -> MediaProcess:
+    async def _begin(self, job: Decode | Encode | Listen, descriptors: tuple[int, ...]) -> MediaProcess:
         """Give the job to the spare process or a new one. One that ended before it had the job is no one's fault."""
-        task = "decode" if isinstance(job, Decode) else "encode"
+        task = type(job).__name__.lower()
         try:
             async with asyncio.timeout(_START_S):
                 for _ in range(_TRIES):

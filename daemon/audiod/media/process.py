@@ -13,11 +13,12 @@ import signal
 import socket
 import sys
 import traceback
+from functools import partial
 from typing import NoReturn
 
 import msgspec
 
-from audiod.media import decoder, encoder
+from audiod.media import decoder, encoder, hearing, vad
 from audiod.media.messages import (
     PACKET_BYTES,
     PIECE_BYTES,
@@ -28,8 +29,12 @@ from audiod.media.messages import (
     Encoded,
     Feed,
     Finish,
+    Flush,
     FromProcess,
+    Hear,
+    Heard,
     Limits,
+    Listen,
     Refused,
     Started,
     ToProcess,
@@ -108,6 +113,10 @@ def _serve(sock: socket.socket) -> None:
         case Encode() as job:
             _confine(job.limits)
             _encode(sock, encoder.SpeechEncoder(job.format, job.rate_hz, job.tempo))
+        case Listen() as job:
+            detector = vad.SpeechDetector() if job.detect else None  # it reads its weights from a file
+            _confine(job.limits)
+            _listen(sock, hearing.Hearing(job.format, detector))
         case other:
             raise TypeError(f"{other!r} is no job")
 
@@ -135,7 +144,8 @@ def _confine(limits: Limits) -> None:
 
 def _decode(sock: socket.socket, job: Decode, source: int, target: int) -> Decoded | Refused:
     try:
-        return Decoded(decoder.decode(source, target, job.max_audio_s, lambda samples: _send(sock, Decoding(samples))))
+        announce = partial(_announce, sock)
+        return Decoded(decoder.decode(source, target, job.max_audio_s, announce, job.rate_hz))
     except (BrokenPipeError, ConnectionResetError):
         raise  # the daemon wants no answer any more
     except AudiodError as error:
@@ -147,6 +157,10 @@ def _decode(sock: socket.socket, job: Decode, source: int, target: int) -> Decod
         # FFmpeg and PyAV have more ways to fail on a broken file than can be listed; the log has this one.
         traceback.print_exc(file=sys.stderr)
         return Refused(BadAudio("the file cannot be decoded", param="file", hint="ffprobe FILE").body())
+
+
+def _announce(sock: socket.socket, samples: int) -> None:
+    _send(sock, Decoding(samples))
 
 
 def _encode(sock: socket.socket, speech: encoder.SpeechEncoder) -> None:
@@ -162,6 +176,20 @@ def _encode(sock: socket.socket, speech: encoder.SpeechEncoder) -> None:
                 return
             case other:
                 raise TypeError(f"{other!r} is not for an encoder")
+
+
+def _listen(sock: socket.socket, ear: hearing.Hearing) -> None:
+    while True:
+        packet = sock.recv(PACKET_BYTES)
+        if not packet:
+            raise EOFError
+        match _decoder.decode(packet):
+            case Hear() as piece:
+                _send(sock, Heard(*ear.feed(piece.audio)))
+            case Flush():
+                _send(sock, Heard(*ear.flush()))
+            case other:
+                raise TypeError(f"{other!r} is not for who listens")
 
 
 def _answer(sock: socket.socket, data: bytes) -> None:

@@ -197,6 +197,10 @@ class ModelEntry(_Strict, frozen=True):
     """Of the weights, as an SPDX expression."""
     languages: list[str] = []
     """BCP 47 tags of what it understands or speaks."""
+    translates: list[str] = []
+    """Codes of the languages into which it can translate what it hears by itself."""
+    logprobs: bool = False
+    """Whether its engine gives the log probabilities of tokens."""
     scripts: list[str] = []
     """Scripts that a speech model can read aloud: `latin`, `han`, ..."""
     voices: list[VoiceEntry] = []
@@ -229,8 +233,12 @@ class ModelEntry(_Strict, frozen=True):
     """Idle time until it is parked; None takes the configured default."""
     park_keep_alive: Duration | None = None
     """Idle time from there until it is unloaded; None takes the configured default."""
+    clones: bool = False
+    """Whether it speaks with stored voices, from their reference audio."""
     options: dict[str, Any] = {}
     """The engine's own."""
+    changed: int = 0
+    """Unix time of its file's last change; not a key."""
 
     @property
     def directory_name(self) -> str:
@@ -245,6 +253,7 @@ def load(directory: Path) -> dict[str, ModelEntry]:
     files: dict[str, Path] = {}
     for file in sorted(directory.glob("*.toml")):
         entry = parse(file.read_text(encoding="utf-8"), str(file))
+        entry = msgspec.structs.replace(entry, changed=int(file.stat().st_mtime))
         if entry.id in entries:
             raise ConfigInvalid(f"{file}: id: {entry.id!r} is taken by {files[entry.id]}")
         entries[entry.id] = entry
@@ -255,7 +264,10 @@ def load(directory: Path) -> dict[str, ModelEntry]:
 def parse(text: str, name: str) -> ModelEntry:
     """One entry from TOML; `name` is the file's, for the error. Raises ConfigInvalid."""
     try:
-        entry = msgspec.convert(tomllib.loads(text), ModelEntry, dec_hook=units.decode)
+        table = tomllib.loads(text)
+        if "changed" in table:
+            raise ConfigInvalid(f"{name}: Object contains unknown field `changed`")
+        entry = msgspec.convert(table, ModelEntry, dec_hook=units.decode)
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{name}: {error}") from error
     except msgspec.ValidationError as error:

@@ -6,12 +6,11 @@ Pure choices over the catalogue; whether files are there is models/install.py's 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from audiod.models.catalogue import ModelEntry
-from audioproto.errors import ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound
-from audioproto.types import Task
+from audioproto.errors import ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound, VoiceNotSpoken
+from audioproto.types import Task, VoiceKind
 
 OPENAI_VOICES = frozenset(
     "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar".split()  # noqa: SIM905
@@ -31,7 +30,8 @@ def scripts_of(text: str) -> frozenset[str]:
 class Library:
     """The catalogue with its aliases. `look` says what a model lacks to be used, or "".
 
-    What it said is remembered, because it reads the disk; `look_again` after something was installed.
+    `stored` says what kind of stored voice an id is of, if any. What `look` said is remembered, because it reads the
+    disk; `look_again` after something was installed.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Library:
         entries: Mapping[str, ModelEntry],
         aliases: Mapping[str, list[str]],
         look: Callable[[ModelEntry], str],
+        stored: Callable[[str], VoiceKind | None] = lambda voice: None,
     ) -> None:
         self.entries = dict(entries)
         self.aliases = {alias: [m for m in models if m in entries] for alias, models in aliases.items()}
         self._look = look
+        self._stored = stored
         self._missing: dict[str, str] = {}
         self.look_again()
-        self.created = int(time.time())
-        """Unix time that models are said to be created at; OpenAI's clients only want an integer."""
 
     def look_again(self) -> None:
         """See anew what is installed. Reads the disk: not for the event loop."""
@@ -102,13 +102,14 @@ class Library:
         """The model to speak `text` with, and its voice ("" lets the engine choose by the text).
 
         An alias leads to the first of its models that has the voice asked for, speaks the text's scripts and is
-        installed. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound.
+        installed. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound, VoiceNotSpoken.
         """
         candidates = self._candidates(name)
         if any(entry.task is not Task.SPEAK for entry in candidates):
             raise UnsupportedTask(f"{name} does not speak", param="model")
         needed = scripts_of(text)
-        own = [entry for entry in candidates if any(v.id == voice for v in entry.voices)] or candidates
+        is_stored = self._stored(voice) is not None
+        own = [e for e in candidates if (e.clones if is_stored else any(v.id == voice for v in e.voices))] or candidates
 
         def fitness(entry: ModelEntry) -> tuple[int, bool]:
             return len(needed - set(entry.scripts)), bool(self.missing(entry))
@@ -123,11 +124,19 @@ class Library:
             return [self.entries[model] for model in models]
         raise ModelNotFound(f"there is no model {name!r}", hint="audioctl models", param="model")
 
-    @staticmethod
-    def _voice(entry: ModelEntry, voice: str, scripts: frozenset[str]) -> str:
+    def _voice(self, entry: ModelEntry, voice: str, scripts: frozenset[str]) -> str:
         if any(own.id == voice for own in entry.voices):
             return voice
         if not voice or voice in OPENAI_VOICES or voice in entry.voice_aliases:
             # OpenAI's voices are English speakers; for Chinese text the engine's own choice speaks better.
             return "" if "han" in scripts else entry.voice_aliases.get(voice, "")
+        match self._stored(voice):
+            case VoiceKind.AUDIO_SAMPLE:
+                if entry.clones:
+                    return voice
+                able = ", ".join(other.id for other in self.usable(Task.SPEAK) if other.clones)
+                message = f"{entry.id} cannot speak with a stored voice; of the installed models can: {able or 'none'}"
+                raise VoiceNotSpoken(message, param="voice")
+            case VoiceKind.PROMPT:
+                raise VoiceNotSpoken(f"{voice} was made of a prompt; no model here speaks with those", param="voice")
         raise VoiceNotFound(f"{entry.id} has no voice {voice!r}", hint="GET /v1/audio/voices", param="voice")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 from audioproto.errors import BadRequest, ModelNotInstalled
 from audioproto.languages import code_of
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
-from audioproto.worker import Segment, Transcribe, Word
+from audioproto.worker import Segment, Token, Transcribe, Word
 from audioworker import engine
 from audioworker.batching import Batcher
 from audioworker.engine import Audio, Cancelled
@@ -48,6 +49,12 @@ _TEMPERATURES = [0.0, 0.4]
 
 _CONTROL = re.compile(r"<\|[^<>|]{0,40}\|>")
 _TRADITIONAL = re.compile(r"(?i)zh[-_](?:hant|tw|hk|mo)\b")
+
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(0x100 + n): byte for n, byte in enumerate(sorted(set(range(0x100)) - set(_PRINTABLE)))
+}
+"""The characters that stand for bytes in the vocabulary: byte-level BPE as in GPT-2 (openai/gpt-2, encoder.py, MIT)."""
 
 Speech = list[dict[str, int]]
 """Where speech is: begin and end in samples, ascending, as faster_whisper.vad has it."""
@@ -133,8 +140,12 @@ class Engine(engine.Engine, engine.Transcriber):
     def transcribe(self, audio: Audio, request: Transcribe, cancelled: Cancelled) -> Generator[Segment, None, str]:
         from faster_whisper.transcribe import restore_speech_timestamps
 
+        if request.translate_to not in ("", "en"):
+            raise BadRequest(f"{self.spec.model} translates into English only", param="translate_to")
         language = self._language(request.language)
+        candidates = {self._language(candidate) for candidate in request.languages}
         prompt: str | None = _CONTROL.sub("", request.prompt).strip() or None
+        keywords = _CONTROL.sub("", ", ".join(request.keywords)).strip() or None
         heard = ""
         end_s = 0.0
         for begin, speech in _stretches(audio):
@@ -142,21 +153,26 @@ class Engine(engine.Engine, engine.Transcriber):
             if not speech:
                 continue
             kept = np.concatenate([audio[begin + part["start"] : begin + part["end"]] for part in speech])
-            heard = heard or language or self._model.detect_language(kept)[0]
+            heard = heard or language or self._detect(kept, candidates)
+            translating = request.translate_to not in ("", heard)
             found, _ = self._model.transcribe(
                 kept,
                 language=heard,
+                task="translate" if translating else "transcribe",
                 initial_prompt=prompt,
+                hotwords=keywords,
                 beam_size=self._beam_size,
                 temperature=[request.temperature] if request.temperature > 0 else _TEMPERATURES,
                 condition_on_previous_text=False,
-                word_timestamps=request.words,
+                word_timestamps=request.words or request.logprobs,
             )
             prompt = None
             for segment in restore_speech_timestamps(found, speech, PCM_RATE_IN):
                 made = _segment(segment, request.job, begin / PCM_RATE_IN, end_s, audio.size / PCM_RATE_IN)
                 end_s = made.end
-                yield self._in_one_script(made, request.language) if heard == "zh" else made
+                if request.logprobs:
+                    made = replace(made, logprobs=self._logprobs(made.tokens))
+                yield self._in_one_script(made, request.language) if heard == "zh" and not translating else made
                 if cancelled():
                     return heard
         return heard
@@ -172,6 +188,23 @@ class Engine(engine.Engine, engine.Transcriber):
                 param="language",
             )
         return language
+
+    def _detect(self, speech: Audio, candidates: set[str]) -> str:
+        """The language of `speech`, of the `candidates` where there are any."""
+        best, _, probabilities = self._model.detect_language(speech)
+        likely = [(probability, language) for language, probability in probabilities if language in candidates]
+        return max(likely)[1] if likely else str(best)
+
+    def _logprobs(self, tokens: Sequence[int]) -> list[Token]:
+        """Of a segment's tokens of text, as the alignment for the times of its words has just given them."""
+        vocabulary = self._model.hf_tokenizer
+        end = vocabulary.token_to_id("<|endoftext|>")
+        text = [token for token in tokens if token < end]  # behind it come times and other orders
+        probabilities = self._model.model.probabilities(text)
+        return [
+            Token(_bytes_of(vocabulary.id_to_token(token)), math.log(max(probability, 1e-10)))
+            for token, probability in zip(text, probabilities, strict=True)
+        ]
 
     def _in_one_script(self, segment: Segment, asked: str) -> Segment:
         """Chinese in simplified characters, or in traditional ones for zh-TW and its like; Whisper mixes them.
@@ -198,6 +231,8 @@ class _Model:
     def __init__(self, model: ctranslate2.models.Whisper, jobs: Jobs, spec: EngineSpec) -> None:
         self._model = model
         self._jobs = jobs
+        self._aligned = threading.local()
+        """What each job's last alignment gave and no segment has taken yet: tokens, and the probability of each."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -210,6 +245,26 @@ class _Model:
         self._jobs.rest()
         made: list[Any] = self._model.generate(window, prompts, **options)
         return made
+
+    def align(
+        self, window: Any, start_sequence: list[int], tokens: list[list[int]], num_frames: int, **options: Any
+    ) -> list[Any]:
+        made: list[Any] = self._align(window, start_sequence, tokens, num_frames, **options)
+        self._aligned.rest = (tokens[0], made[0].text_token_probs)
+        return made
+
+    def _align(self, *arguments: Any, **options: Any) -> Any:
+        return self._model.align(*arguments, **options)
+
+    def probabilities(self, tokens: list[int]) -> list[float]:
+        """Of the `tokens` of this job's next segment. faster-whisper leaves segments out, never changes their order."""
+        aligned, probabilities = self._aligned.rest
+        for at in range(len(aligned) - len(tokens) + 1):
+            if aligned[at : at + len(tokens)] == tokens:
+                end = at + len(tokens)
+                self._aligned.rest = (aligned[end:], probabilities[end:])
+                return [float(probability) for probability in probabilities[at:end]]
+        raise RuntimeError("a segment has tokens that were not aligned")
 
 
 class _Window:
@@ -252,7 +307,7 @@ class _SharedModel(_Model):
         call = _Call("generate", tuple(options.items()), prompt_tokens=len(prompt))
         return [self._batcher(call, (window, prompt))]
 
-    def align(
+    def _align(
         self, window: _Window, start_sequence: list[int], tokens: list[list[int]], num_frames: int, **options: Any
     ) -> list[Any]:
         (of_window,) = tokens
@@ -338,6 +393,11 @@ def _segment(
         seek=found.seek + round(offset_s * 100),
         words=words,
     )
+
+
+def _bytes_of(token: str) -> bytes:
+    """The text of a token from the vocabulary, which may be part of a character."""
+    return bytes(_BYTES[character] for character in token)
 
 
 def _finite(number: float) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from audioproto.errors import BadRequest, UnspeakableText, VoiceNotFound
+from audioproto.sentences import sentences
 from audioproto.types import EngineSpec, Hold
 from audioproto.worker import Synthesize
 from audioworker import engine, text
@@ -76,7 +77,7 @@ class Engine(engine.Engine, engine.Synthesizer):
             return
         noise = np.random.default_rng(0)
         spoken = False
-        for sentence in text.sentences(text.clean(request.text)):
+        for sentence in sentences(text.clean(request.text)):
             for ids in text.encoded(sentence, self._ids, _MOST_PHONEMES):
                 if cancelled():
                     return

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audioproto.errors import BadRequest, EngineFailed, UnspeakableText, VoiceNotFound
+from audioproto.sentences import HAN, opening, sentences
 from audioproto.types import EngineSpec, Hold
 from audioproto.worker import Synthesize
 from audioworker import engine, text
@@ -50,8 +51,8 @@ _LEAD_S, _SENTENCE_PAUSE_S, _CLAUSE_PAUSE_S = 0.1, 0.5, 0.15
 
 _PAUSE_S = 0.3
 
-_HAN = re.compile(f"[{text.HAN}]")
-_RUN = re.compile(rf"([{text.HAN}]+)|([A-Za-z\u00c0-\u024f]+(?:[ '’.&-]+[A-Za-z\u00c0-\u024f]+)*)|(.)", re.DOTALL)
+_HAN = re.compile(f"[{HAN}]")
+_RUN = re.compile(rf"([{HAN}]+)|([A-Za-z\u00c0-\u024f]+(?:[ '’.&-]+[A-Za-z\u00c0-\u024f]+)*)|(.)", re.DOTALL)
 _PUNCTUATION = {
     **{mark: mark for mark in ';:,.!?—…"()“” '},
     **dict(zip("，、。．！？；：％·", (", ", ", ", ". ", ". ", "! ", "? ", "; ", ": ", " ", " "), strict=True)),
@@ -140,8 +141,9 @@ class Engine(engine.Engine, engine.Synthesizer):
             return
         encode = partial(self._ids, english=self._english(british=voice.startswith("b")))
         spoken = False
-        for sentence in text.sentences(text.clean(request.text)):
-            runs = text.encoded(sentence, encode, _MOST_PHONEMES)
+        for number, sentence in enumerate(sentences(text.clean(request.text))):
+            parts = opening(sentence) if number == 0 else (sentence, "")
+            runs = itertools.chain.from_iterable(text.encoded(part, encode, _MOST_PHONEMES) for part in parts if part)
             for ids, following in itertools.pairwise(itertools.chain(runs, [None])):
                 if cancelled():
                     return

@@ -55,7 +55,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_p
 
 def test_every_key_can_be_set_in_the_environment() -> None:
     values = {"int": "7", "bool": "true", "str": "x", "ByteSize": "7MB", "Duration": "7m"}
-    for section in ("server", "control", "storage", "residency", "media", "mirrors"):
+    for section in ("server", "control", "storage", "residency", "media", "translate", "mirrors"):
         kind = type(getattr(config.Config(), section))
         for key, annotation in kind.__annotations__.items():
             value = values.get(annotation, "cpu")

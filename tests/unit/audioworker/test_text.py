@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audioproto.sentences import LONGEST_SENTENCE, sentences
 from audioworker import text
 
 
@@ -15,6 +16,7 @@ from audioworker import text
         ("Hello", "Hello."),
         ("Hello!", "Hello!"),
         ("你好", "你好。"),
+        ("こんにちは", "こんにちは。"),
         ("电话13800138000", "电话13800138000。"),
         ("气温-5℃", "气温-5℃。"),
         ("# Title\n\n* one\n* two", "Title.\none.\ntwo."),
@@ -43,31 +45,13 @@ def test_markup_goes_and_words_stay(written: str, spoken: str) -> None:
     assert text.clean(written) == spoken
 
 
-@pytest.mark.parametrize(
-    ("line", "sentences"),
-    [
-        ("One. Two! Three? Four.", ["One.", "Two!", "Three?", "Four."]),
-        ("Dr. Who met J. Smith. They left.", ["Dr. Who met J. Smith.", "They left."]),
-        ("It costs 3.14 dollars.", ["It costs 3.14 dollars."]),
-        ("你好。再见！", ["你好。", "再见！"]),
-        ('She said "Stop!" Then ran.', ['She said "Stop!"', "Then ran."]),
-        ("“你好！”他说。", ["“你好！”", "他说。"]),
-        ("Well... perhaps.", ["Well... perhaps."]),
-        ("No end", ["No end"]),
-        ("", []),
-    ],
-)
-def test_sentences_end_where_a_reader_would_pause(line: str, sentences: list[str]) -> None:
-    assert list(text.sentences(line)) == sentences
-
-
 @given(st.text(max_size=2000))
 @settings(max_examples=300)
 def test_nothing_is_lost_between_cleaning_and_speaking(written: str) -> None:
     cleaned = text.clean(written)
-    sentences = list(text.sentences(cleaned))
-    assert "".join("".join(sentences).split()) == "".join(cleaned.split())
-    assert all(sentence and len(sentence) <= text.LONGEST_SENTENCE for sentence in sentences)
+    spoken = list(sentences(cleaned))
+    assert "".join("".join(spoken).split()) == "".join(cleaned.split())
+    assert all(sentence and len(sentence) <= LONGEST_SENTENCE for sentence in spoken)
 
 
 @given(st.text(alphabet="*_`[]()<>!#|-~\\ \na1,&;", max_size=4000))
@@ -83,15 +67,7 @@ def test_cleaning_markup_is_harmless_whatever_the_markup(written: str) -> None:
 def test_a_long_text_of_marks_does_not_hang_it(unit: str) -> None:
     """In linear time this takes a second; in quadratic time, which such patterns easily take, an hour."""
     written = unit * (500_000 // len(unit))
-    assert sum(map(len, text.sentences(text.clean(written)))) <= 2 * len(written)
-
-
-@given(st.text(alphabet="ab ,，。.", min_size=2, max_size=600).map(str.strip).filter(lambda s: len(s) >= 2))
-def test_halves_are_both_shorter_and_complete(sentence: str) -> None:
-    left, right = text.halves(sentence)
-    assert left or right
-    assert max(len(left), len(right)) < len(sentence)
-    assert "".join((left + right).split()) == "".join(sentence.split())
+    assert sum(map(len, sentences(text.clean(written)))) <= 2 * len(written)
 
 
 def test_what_is_too_long_for_the_model_is_encoded_in_parts() -> None:

@@ -98,3 +98,23 @@ async def test_with_the_memory_full_a_reader_that_takes_nothing_is_given_up(
     with pytest.raises(ConnectionAbortedError):
         await spool.put(b"x")
     assert memory.held_bytes == 100
+
+
+async def test_what_is_discarded_is_given_back_but_for_what_is_being_sent(memory: AudioMemory, held: Held) -> None:
+    spool = Spool(held)
+    for piece in (b"one", b"two", b"three"):
+        await spool.put(piece)
+    assert await spool.read() == b"one"
+    await spool.discard()
+    assert (memory.held_bytes, spool.put_bytes) == (3, 11)
+    assert await spool.read() == b""
+    assert memory.held_bytes == 0
+
+
+async def test_who_waits_for_the_next_piece_hears_that_all_is_discarded(held: Held) -> None:
+    spool = Spool(held)
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(spool.read())
+        await asyncio.sleep(0)
+        await spool.discard()
+    assert reading.result() == b""

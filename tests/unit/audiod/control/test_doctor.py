@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -15,6 +16,7 @@ from audiod.control.checks import Patient
 from audiod.control.doctor import Check, examine
 from audiod.media.pool import MediaPool
 from audiod.residency.events import Limits
+from audiod.voices import VoiceStore
 from audioproto.diagnosis import EXHAUSTED_BYTES, SCARCE_BYTES, Finding, Verdict, judge_space
 from gpu_hosts import GIB, GpuHost
 
@@ -24,7 +26,8 @@ OPEN_DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.1
 
 @pytest.fixture
 async def patient() -> Patient:
-    return Patient(Config(), {}, Limits({"cpu": 2**30}, 2**30), {}, 0, Config, MediaPool())
+    voices = VoiceStore(Path("nowhere"), 0, 0)
+    return Patient(Config(), {}, Limits({"cpu": 2**30}, 2**30), {}, 0, Config, MediaPool(), voices)
 
 
 async def told(*planned: Check) -> list[Finding]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from audiod.models.catalogue import ModelEntry
 from audiod.models.library import Library
-from audioproto.errors import AudiodError, ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound
+from audioproto.errors import (
+    AudiodError,
+    ModelNotFound,
+    ModelNotInstalled,
+    UnsupportedTask,
+    VoiceNotFound,
+    VoiceNotSpoken,
+)
+from audioproto.types import VoiceKind
 
 ALIASES = {"tts-1": ["hibari", "kokoro-82m"], "whisper-1": ["whisper-base"], "nothing": ["unknown"]}
 
@@ -76,3 +85,36 @@ def test_what_is_installed_later_is_seen_when_looked_for_again(entries: dict[str
         found.require_installed("hibari")
     found.look_again()
     assert found.require_installed("hibari").id == "hibari"
+
+
+# --- stored voices ----------------------------------------------------------------------------------------------------
+
+STORED = {"voice_a": VoiceKind.AUDIO_SAMPLE, "voice_p": VoiceKind.PROMPT}
+
+
+def with_cloning(entries: dict[str, ModelEntry], *able: str) -> Library:
+    changed = {name: msgspec.structs.replace(entry, clones=name in able) for name, entry in entries.items()}
+    return Library(changed, ALIASES, lambda entry: "", STORED.get)
+
+
+def test_a_stored_voice_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
+    entry, voice = with_cloning(entries, "kokoro-82m").speaker("tts-1", "voice_a", "Hello.")
+    assert (entry.id, voice) == ("kokoro-82m", "voice_a")
+
+
+@pytest.mark.parametrize(
+    ("able", "model", "said"), [((), "tts-1", "can: none"), (("kokoro-82m",), "hibari", "can: kokoro-82m")]
+)
+def test_a_model_that_cannot_says_which_can(
+    entries: dict[str, ModelEntry], able: tuple[str, ...], model: str, said: str
+) -> None:
+    with pytest.raises(VoiceNotSpoken, match=said):
+        with_cloning(entries, *able).speaker(model, "voice_a", "Hello.")
+
+
+def test_nothing_speaks_with_a_prompt_and_unknown_ids_are_unknown_voices(entries: dict[str, ModelEntry]) -> None:
+    library = with_cloning(entries, "kokoro-82m")
+    with pytest.raises(VoiceNotSpoken, match="made of a prompt"):
+        library.speaker("tts-1", "voice_p", "Hello.")
+    with pytest.raises(VoiceNotFound):
+        library.speaker("tts-1", "voice_gone", "Hello.")
