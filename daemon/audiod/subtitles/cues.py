@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -95,6 +95,18 @@ def make(segments: Sequence[Segment], duration_s: float, options: Options = DEFA
         Cue(start_ms, end_ms, lines.arrange(group, _most_columns(group, options)), any(one.estimated for one in group))
         for group, (start_ms, end_ms) in zip(groups, times, strict=True)
     ]
+
+
+def with_text(cue: Cue, text: str, options: Options = DEFAULTS) -> Cue:
+    """The same cue in other words, as after a translation, on one line or two; too long ones if it must be.
+
+    Raises ValueError where there is nothing to read in `text`.
+    """
+    said = Segment(0, cue.start_ms / 1000, cue.end_ms / 1000, text)
+    units = lines.cut(time_characters([said], cue.end_ms), options.columns, options.cjk_columns)
+    if not units:
+        raise ValueError("a cue must have a text")
+    return replace(cue, lines=lines.arrange(units, _most_columns(units, options)))
 
 
 def _most_columns(units: Sequence[Unit], options: Options) -> int:

@@ -73,6 +73,7 @@ class _Piece(NamedTuple):
 def cut(timed: Sequence[Timed], latin_columns: int, cjk_columns: int) -> list[Unit]:
     """The units, in order. A word that is too long for a line is cut between characters."""
     pieces = [part for piece in _pieces(timed) for part in _torn(piece, latin_columns, cjk_columns)]
+    pieces = [piece for piece in pieces if not all(one.character.isspace() for one in piece.timed)]  # no-break ones
     return [_unit(piece, following) for piece, following in zip_longest(pieces, pieces[1:])]
 
 

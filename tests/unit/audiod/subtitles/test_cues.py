@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiod.subtitles.characters import columns, is_cjk, is_space, readable
-from audiod.subtitles.cues import DEFAULTS, Cue, Options, make
+from audiod.subtitles.characters import columns, is_cjk, readable
+from audiod.subtitles.cues import DEFAULTS, Cue, Options, make, with_text
 from audioproto.worker import Segment, Word
 
 
@@ -102,6 +102,16 @@ def test_silence_has_no_cues() -> None:
     assert make([Segment(0, 0.0, 3.0, " \n")], 3.0) == []
 
 
+def test_a_translated_cue_keeps_its_times_and_gets_lines_of_its_own() -> None:
+    cue = Cue(1000, 3000, ("ask not what your country", "can do for you,"))
+    assert with_text(cue, "不要问你的国家能为你做什么，") == Cue(1000, 3000, ("不要问你的国家能为你做什么，",))
+    two = with_text(cue, "fragt nicht, was euer Land für euch tun kann, ")
+    assert two.lines == ("fragt nicht,", "was euer Land für euch tun kann,")
+    assert [len(line) for line in with_text(cue, "word " * 40).lines] == [99, 99]
+    with pytest.raises(ValueError, match="must have a text"):
+        with_text(cue, " \n")
+
+
 def test_options_are_kept() -> None:
     speech = spoken("one two three four five six seven eight nine ten")
     for cue in make([speech], 60.0, Options(columns=10)):
@@ -140,8 +150,8 @@ def test_cues_follow_one_another_inside_the_audio_and_hold_all_the_text(
         assert cues[0].start_ms >= 0
         assert cues[-1].end_ms <= duration_s * 1000
     shown = "".join("".join(cue.lines) for cue in cues)
-    bare = [character for character in told(given_segments) if not is_space(character)]
-    assert [character for character in shown if not is_space(character)] == bare
+    assert "".join(shown.split()) == "".join(told(given_segments).split())
+    assert all(line.strip() for cue in cues for line in cue.lines)
 
 
 @settings(deadline=None)
