@@ -53,7 +53,9 @@ def test_an_independent_reader_finds_every_cue_as_it_was(form: str, texts: list[
     cues = make([Segment(0, float(n), n + 0.9, text) for n, text in enumerate(texts)], 10.0)
     if not cues:
         return
-    found = read((srt if form == "srt" else vtt)(cues), form)
+    file = (srt if form == "srt" else vtt)(cues)
+    assert file.splitlines() == file.split("\n")[:-1], "no character that some reader takes for a line's end"
+    found = read(file, form)
     assert [(start, end) for start, end, _ in found] == [(cue.start_ms, cue.end_ms) for cue in cues]
     for (_, _, text), cue in zip(found, cues, strict=True):
         expected = "\n".join(cue.lines)
