@@ -20,10 +20,11 @@ EXAMPLES = (
     ("audioctl load whisper-base", "bring a model onto the device and wait until it is ready"),
     ('audioctl say "Good morning" -o morning.mp3', "turn text into speech"),
     ("audioctl transcribe talk.m4a", "turn a recording into text"),
+    ("audioctl subtitles film.mkv", "subtitles beside a film"),
 )
 ENVIRONMENT = (
     ("AUDIOD_SOCKET", "control socket, where --socket is not given"),
-    ("AUDIOD_URL", "base URL of the HTTP API for say and transcribe, where --url is not given"),
+    ("AUDIOD_URL", "base URL of the HTTP API for say, subtitles and transcribe, where --url is not given"),
     ("AUDIOD_API_KEY", "key for the HTTP API, sent as a bearer token"),
     ("NO_COLOR", "if set and not empty, nothing is coloured"),
     ("COLUMNS", "width of tables, where it is not that of the terminal"),

@@ -1,6 +1,6 @@
-"""The OpenAI-compatible HTTP API as `say` and `transcribe` use it: base URL, key, uploads, answers, errors.
+"""The OpenAI-compatible HTTP API as say, subtitles and transcribe use it: base URL, key, uploads, answers, errors.
 
-Imported by those two verbs only: http.client costs more than the whole of `audioctl status`. Holds no audio in memory.
+Imported by those verbs only: http.client costs more than the whole of `audioctl status`. Holds no audio in memory.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _BY_STATUS: dict[int, type[AudiodError]] = {
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
-    """The option that say and transcribe share."""
+    """The option that say, subtitles and transcribe share."""
     parser.add_argument("--url", metavar="URL", help="base URL of the API; default: where the daemon says it listens")
 
 

@@ -26,7 +26,7 @@ _audioctl() {
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in
-            --format|--interval|--language|--model|--output|--output-dir|--socket|--speed|--url|--voice|-o) ((index += 1)) ;;
+            --format|--interval|--language|--mode|--model|--output|--output-dir|--parallel|--socket|--speed|--translate-to|--url|--voice|-o) ((index += 1)) ;;
             -*) ;;
             *) if [[ $verb ]]; then ((place += 1)); else verb=${COMP_WORDS[index]}; fi ;;
         esac
@@ -40,6 +40,14 @@ _audioctl() {
         say:--speed) :; return ;;
         say:--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
         say:--url) :; return ;;
+        subtitles:--format) _audioctl_words srt vtt; return ;;
+        subtitles:--language) :; return ;;
+        subtitles:--translate-to) :; return ;;
+        subtitles:--mode) _audioctl_words accurate fast; return ;;
+        subtitles:--model) _audioctl_models; return ;;
+        subtitles:--output) _audioctl_files -d; return ;;
+        subtitles:--parallel) :; return ;;
+        subtitles:--url) :; return ;;
         top:--interval) :; return ;;
         transcribe:--model) _audioctl_models; return ;;
         transcribe:--language) :; return ;;
@@ -62,6 +70,7 @@ _audioctl() {
             runtime) _audioctl_words --names -h --help --socket --json ;;
             say) _audioctl_words -o --output --voice --model --speed --format --url -h --help --socket --json ;;
             status) _audioctl_words --ready --watch -h --help --socket --json ;;
+            subtitles) _audioctl_words --format --language --translate-to --mode --model --output --overwrite --parallel --url -h --help --socket --json ;;
             top) _audioctl_words --once --interval -h --help --socket --json ;;
             transcribe) _audioctl_words --model --language --format --output-dir --url -h --help --socket --json ;;
             undrain) _audioctl_words -h --help --socket --json ;;
@@ -72,7 +81,7 @@ _audioctl() {
         return
     fi
     case $verb:$place in
-        :*) _audioctl_words completion config doctor drain events load models park reload runtime say status top transcribe undrain unload version why ;;
+        :*) _audioctl_words completion config doctor drain events load models park reload runtime say status subtitles top transcribe undrain unload version why ;;
         completion:0) _audioctl_words bash zsh fish ;;
         config:0) _audioctl_words check ;;
         config:1) _audioctl_files -f ;;
@@ -83,6 +92,7 @@ _audioctl() {
         runtime:0) _audioctl_words list install verify remove ;;
         runtime:*) _audioctl_runtimes ;;
         say:0) : ;;
+        subtitles:*) _audioctl_files -f ;;
         transcribe:*) _audioctl_files -f ;;
         unload:*) _audioctl_models ;;
         why:0) _audioctl_models ;;

@@ -54,6 +54,18 @@ complete -c audioctl -n __fish_use_subcommand -a status -d 'show models, memory 
 complete -c audioctl -n '__fish_seen_subcommand_from status' -l ready -d 'show only whether new work is welcome; fail where it is not'
 complete -c audioctl -n '__fish_seen_subcommand_from status' -l watch -d 'show it again every second, or so many seconds, until Ctrl-C'
 
+complete -c audioctl -n __fish_use_subcommand -a subtitles -d 'write subtitles for films and recordings'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l format -x -a 'srt vtt' -d 'default: srt'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l language -x -d 'what is spoken, such as en or zh; default: detected'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l translate-to -x -d 'language of the subtitles; default: what is spoken'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l mode -x -a 'accurate fast' -d 'times of words by the aligner, or in proportion; default: its own'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: whisper-1)'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l output -x -a '(__fish_complete_directories)' -d 'where to write them; default: beside each FILE'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l overwrite -d 'replace files that are there already'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l parallel -x -d 'most files at a time, up to 32 (default: 2)'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
+complete -c audioctl -n '__fish_seen_subcommand_from subtitles' -F
+
 complete -c audioctl -n __fish_use_subcommand -a top -d 'watch models, memory, queue and rates, live'
 complete -c audioctl -n '__fish_seen_subcommand_from top' -l once -d 'show it once, with rates since the daemon was started'
 complete -c audioctl -n '__fish_seen_subcommand_from top' -l interval -x -d 'look so often (1)'

@@ -85,6 +85,14 @@ def test_the_pure_part_of_residency_is_pure(name: str) -> None:
     assert not any(module.startswith("audiod.residency.manager") for module in ours)
 
 
+@pytest.mark.parametrize("name", [name for name, _ in ALL if name.startswith(("audiod.subtitles", "audiod.live"))])
+def test_what_makes_text_of_words_is_pure(name: str) -> None:
+    used = imports(dict(ALL)[name])
+    assert not tops(used) & {"asyncio", "logging", "time", "os", "socket", "random"}
+    ours = {module for module in used if module.split(".")[0] in OURS}
+    assert all(module.startswith(("audiod.subtitles.", "audioproto.")) for module in ours)
+
+
 @pytest.mark.parametrize("package", ["api", "control"])
 def test_api_and_control_reach_models_through_the_manager_only(package: str) -> None:
     other = {"api": "audiod.control", "control": "audiod.api"}[package]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from audioctl import files
 from audioctl.client import Client, decode
 from audioctl.http_api import HttpApi, add_url, base_url
 from audioctl.output import Output, clean, duration
-from audioproto.errors import AudiodError, BadRequest
+from audioproto.errors import AudiodError
 
 SUMMARY = "turn recordings into text"
 EXAMPLES = (
     ("audioctl transcribe talk.m4a", "the text to standard output"),
-    ("audioctl transcribe --format srt --output-dir subtitles *.mp4", "subtitles for a folder of films"),
+    ("audioctl transcribe --output-dir texts *.ogg", "a text file for each of many"),
     ("audioctl transcribe --language zh --model qwen3-asr-0.6b call.ogg", "where you know better than the detector"),
 )
 
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     recordings = [Path(name) for name in arguments.files]
-    targets = _targets(recordings, arguments.output_dir, FORMATS[arguments.format])
+    targets: Sequence[Path | None] = [None] * len(recordings)
+    if arguments.output_dir is not None:
+        targets = files.targets(recordings, arguments.output_dir, FORMATS[arguments.format])
     api = HttpApi(base_url(arguments.url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""))
     fields = {"model": arguments.model, "response_format": arguments.format}
     if arguments.language:
@@ -75,16 +78,3 @@ def _show(name: str, target: Path | None, body: bytes, answer_format: str, out: 
         if several:
             out.line(f"==> {name} <==")
         out.line(body.decode(errors="replace").rstrip("\n"))
-
-
-def _targets(recordings: list[Path], directory: str | None, suffix: str) -> list[Path | None]:
-    if directory is None:
-        return [None] * len(recordings)
-    files.make_directory(Path(directory))
-    owners: dict[Path, Path] = {}
-    for recording in recordings:
-        target = Path(directory) / f"{recording.stem}.{suffix}"
-        if target in owners:
-            raise BadRequest(f"{owners[target]} and {recording} would both become {target}", hint="rename one of them")
-        owners[target] = recording
-    return list(owners)
