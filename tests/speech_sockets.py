@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,10 +92,20 @@ class SpeechSocket:
         return self.ws.close_code
 
 
+def _small_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One for which the kernel takes little that nobody reads."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    return made
+
+
 @contextlib.asynccontextmanager
 async def connected(daemon: Daemon, **headers: str) -> AsyncIterator[SpeechSocket]:
-    url = f"{daemon.url}/v1/audio/speech/stream"
-    async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers, max_msg_size=0) as ws:
+    url, connector = f"{daemon.url}/v1/audio/speech/stream", aiohttp.TCPConnector(socket_factory=_small_socket)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.ws_connect(url, headers=headers, max_msg_size=0) as ws,
+    ):
         yield SpeechSocket(ws)
 
 

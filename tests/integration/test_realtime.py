@@ -417,6 +417,15 @@ def bearer(key: str) -> dict[str, Any]:
     return {"additional_headers": {"Authorization": f"Bearer {key}"}}
 
 
+def test_a_queue_timeout_of_nothing_is_not_for_ever(tmp_path: Path, state_dir: Path) -> None:
+    """`queue_timeout = 0` was taken for no limit."""
+    with running(tmp_path, state_dir, '[residency]\nqueue_timeout = "0s"\n') as daemon, session(daemon) as client:
+        client.append(sentence())
+        client.commit()
+        failed = client.until("transcription.failed")
+        assert failed["error"]["code"] == "queue_timeout"
+
+
 def test_a_key_in_the_header(locked: Daemon) -> None:
     with realtime(locked, **bearer("right-key")) as client:
         assert first_event(client) == "session.created"

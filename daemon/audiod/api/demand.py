@@ -13,7 +13,7 @@ from typing import TypeVar, Union
 
 from aiohttp import web
 
-from audiod.api.services import BEGUN, SERVICES
+from audiod.api.services import SERVICES
 from audiod.residency.events import Demand
 from audiod.units import Duration
 from audioproto.errors import BadRequest, OutOfMemory, WorkerDied
@@ -95,11 +95,11 @@ async def at_work(
         yield job
 
 
-async def with_second_try(request: web.Request, attempt: Callable[[], Awaitable[T]]) -> T:
-    """What `attempt` gives, at its second try where a worker died or had no memory before anything was sent."""
+async def with_second_try(attempt: Callable[[], Awaitable[T]], has_begun: Callable[[], bool]) -> T:
+    """What `attempt` gives, at its second try where a worker died or had no memory before the client got anything."""
     try:
         return await attempt()
     except (WorkerDied, OutOfMemory):
-        if BEGUN in request:
+        if has_begun():
             raise
         return await attempt()

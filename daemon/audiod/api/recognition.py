@@ -17,11 +17,12 @@ from aiohttp import web
 from audiod.api.answers import EventStream
 from audiod.api.demand import Wishes, at_work, with_second_try
 from audiod.api.forms import Form, read_form
-from audiod.api.services import MODEL, SERVICES, STAGE, Services
+from audiod.api.services import BEGUN, MODEL, SERVICES, STAGE, Services
 from audiod.api.transcripts import FORMATS, Events, Transcript, render
 from audiod.media.pool import Pcm
 from audiod.models.catalogue import ModelEntry
 from audiod.residency.events import Demand
+from audiod.tasks import first_failure
 from audiod.translate import cues
 from audioproto.errors import AudiodError, BadAudio, BadRequest
 from audioproto.languages import code_of
@@ -95,8 +96,8 @@ async def answer(request: web.Request, check: Callable[[Form], Asked]) -> web.St
             attempt = _Attempt(request, asked, entry.id, work, pcm, demand, wait_s)
             by_chat = bool(asked.translate_to) and not work.translate_to
             if asked.as_events and not by_chat:
-                return await with_second_try(request, partial(_stream, attempt))
-            transcript = await with_second_try(request, partial(_whole, attempt))
+                return await with_second_try(partial(_stream, attempt), lambda: BEGUN in request)
+            transcript = await with_second_try(partial(_whole, attempt), lambda: False)
     if by_chat:
         request[STAGE] = "translating"
         transcript = await _translated(transcript, asked.translate_to, services)
@@ -107,15 +108,23 @@ async def answer(request: web.Request, check: Callable[[Form], Asked]) -> web.St
     return web.Response(body=body, content_type=FORMATS[asked.response_format], charset="utf-8")
 
 
+def require_abilities(
+    entry: ModelEntry, language: str, languages: Sequence[str], logprobs: bool, params: tuple[str, str, str]
+) -> None:
+    """Raises BadRequest for what the model cannot do, naming that one of `params`, which are for the three."""
+    for param, named in ((params[0], [language]), (params[1], languages)):
+        for one in filter(None, named):
+            if entry.languages and code_of(one) not in map(code_of, entry.languages):
+                hint = "audioctl models lists the languages of each model; without one it is recognised"
+                raise BadRequest(f"{entry.id} does not know the language {one!r}", param=param, hint=hint)
+    if logprobs and not entry.logprobs:
+        raise BadRequest(f"{entry.id} gives no log probabilities", param=params[2])
+
+
 def _work(asked: Asked, entry: ModelEntry, services: Services) -> Transcribe:
     """What the model is told; it translates where it can. Raises BadRequest for what it cannot do, naming the field."""
-    for param, languages in (("language", [asked.work.language]), ("languages[]", asked.work.languages)):
-        for language in filter(None, languages):
-            if entry.languages and code_of(language) not in map(code_of, entry.languages):
-                hint = "audioctl models lists the languages of each model; without one it is recognised"
-                raise BadRequest(f"{entry.id} does not know the language {language!r}", param=param, hint=hint)
-    if asked.work.logprobs and not entry.logprobs:
-        raise BadRequest(f"{entry.id} gives no log probabilities", param="include[]")
+    work = asked.work
+    require_abilities(entry, work.language, work.languages, work.logprobs, ("language", "languages[]", "include[]"))
     if not asked.translate_to:
         return asked.work
     target = cues.read_target(asked.translate_to)
@@ -178,12 +187,9 @@ async def _stream(attempt: _Attempt) -> EventStream:
             attempt.pcm.close()
             heard.put_nowait(attempt.work.translate_to or language)
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(listen(), name=f"{attempt.model}: transcript")
-            await _send(answer, heard, attempt)
-    except ExceptionGroup as group:  # where both ends failed, the first to say so was the cause
-        raise group.exceptions[0] from None
+    async with first_failure() as tasks:
+        tasks.create_task(listen(), name=f"{attempt.model}: transcript")
+        await _send(answer, heard, attempt)
     return answer
 
 

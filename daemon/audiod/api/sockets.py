@@ -15,6 +15,7 @@ from aiohttp import WSCloseCode, web
 
 from audiod.api import bodies
 from audiod.api.services import BEGUN, SERVICES
+from audiod.tasks import first_failure
 from audioproto.errors import BadRequest
 
 PING_S = 30.0
@@ -26,8 +27,9 @@ would be late behind audio that a player takes no faster than it plays."""
 class Socket:
     """One accepted WebSocket, made by `accepted`. One task receives; any may send."""
 
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse) -> None:
+    def __init__(self, request: web.Request, ws: web.WebSocketResponse, tasks: asyncio.TaskGroup) -> None:
         self.ws = ws
+        self._tasks = tasks
         self._request = request
         self._answer_stall_s = bodies.seconds(request.app[SERVICES].config.server.answer_stall)
         self._at_work = 0
@@ -80,8 +82,11 @@ class Socket:
 
     def _close_if_idle(self) -> None:
         if self._ending and not self._at_work and self._closing is None:
-            closing = self.ws.close(code=WSCloseCode.SERVICE_RESTART, message=b"audiod stops")
-            self._closing = asyncio.get_running_loop().create_task(closing, name="closing a WebSocket")
+            self._closing = self._tasks.create_task(self._close(), name="closing a WebSocket")
+
+    async def _close(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self.ws.close(code=WSCloseCode.SERVICE_RESTART, message=b"audiod stops")
 
     async def keep_open(self) -> None:
         """Ping for as long as it is open."""
@@ -102,18 +107,19 @@ async def accepted(request: web.Request, longest_bytes: int, protocols: Sequence
         raise BadRequest("this path is a WebSocket: connect to it as one")
     await ws.prepare(request)
     request[BEGUN] = ws
-    one = Socket(request, ws)
     sockets = request.app[SERVICES].sockets
-    sockets.add(one)
-    if request.app[SERVICES].stopping:  # it was accepted in the very moment of the stop
-        one.end()
-    pinging = asyncio.get_running_loop().create_task(one.keep_open(), name="pinging a WebSocket")
-    try:
-        yield one
-    except Exception:
-        await ws.close(code=WSCloseCode.INTERNAL_ERROR)
-        raise
-    finally:
-        sockets.discard(one)
-        pinging.cancel()
-        await ws.close()
+    async with first_failure() as tasks:
+        one = Socket(request, ws, tasks)
+        sockets.add(one)
+        if request.app[SERVICES].stopping:  # it was accepted in the very moment of the stop
+            one.end()
+        pinging = tasks.create_task(one.keep_open(), name="pinging a WebSocket")
+        try:
+            yield one
+        except Exception:
+            await ws.close(code=WSCloseCode.INTERNAL_ERROR)
+            raise
+        finally:
+            sockets.discard(one)
+            pinging.cancel()
+            await ws.close()

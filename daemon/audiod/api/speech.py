@@ -19,10 +19,11 @@ from msgspec import Meta
 from audiod.api import bodies
 from audiod.api.answers import EventStream, Streamed
 from audiod.api.demand import with_second_try
-from audiod.api.services import MODEL, SERVICES, STAGE
+from audiod.api.services import BEGUN, MODEL, SERVICES, STAGE
 from audiod.api.speaking import Speech, SpeechFields, Spoken, check_length, choose, speak_into
 from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
+from audiod.tasks import first_failure
 from audioproto.errors import AudiodError, BadRequest
 
 _BYTES_PER_TOKEN = 4
@@ -101,21 +102,18 @@ async def speak(request: web.Request) -> web.StreamResponse:
     request[STAGE] = ""
     speech = choose(services, asked, asked.input, asked.input, asked.response_format or SpeechFormat.MP3)
     request[MODEL] = speech.model
-    return await with_second_try(request, partial(_speak, request, asked, speech))
+    return await with_second_try(partial(_speak, request, asked, speech), lambda: BEGUN in request)
 
 
 async def _speak(request: web.Request, asked: SpeechRequest, speech: Speech) -> web.StreamResponse:
     """Let the model speak into a spool, and send from there as fast as the client takes it."""
     with request.app[SERVICES].audio_memory.hold() as held:
         spool = Spool(held)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                speaking = tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
-                if asked.stream_format is StreamFormat.SSE:
-                    return await _send_events(spool, request, asked, speaking)
-                return await _send_bytes(spool, request, speech.format)
-        except ExceptionGroup as group:  # where both ends failed, the first to say so was the cause
-            raise group.exceptions[0] from None
+        async with first_failure() as tasks:
+            speaking = tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
+            if asked.stream_format is StreamFormat.SSE:
+                return await _send_events(spool, request, asked, speaking)
+            return await _send_bytes(spool, request, speech.format)
 
 
 async def _fill(spool: Spool, request: web.Request, speech: Speech) -> Spoken:

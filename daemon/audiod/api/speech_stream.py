@@ -27,6 +27,7 @@ import asyncio
 import logging
 import time
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -34,12 +35,14 @@ from aiohttp import WSCloseCode, web
 from msgspec import Meta
 
 from audiod.api import bodies, errors
+from audiod.api.demand import with_second_try
 from audiod.api.services import SERVICES, STAGE
 from audiod.api.sockets import Socket, accepted
 from audiod.api.speaking import SpeechFields, check_length, choose, speak_into
 from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
-from audioproto.errors import AudiodError, BadRequest, OutOfMemory, UnspeakableText, UploadStalled, WorkerDied
+from audiod.tasks import first_failure
+from audioproto.errors import AudiodError, BadRequest, UnspeakableText, UploadStalled
 from audioproto.sentences import complete
 from audioproto.types import PCM_RATE_OUT
 
@@ -130,16 +133,12 @@ _decoder: msgspec.json.Decoder[Union[Start, InputText, InputDone, Cancel]] = msg
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Speak utterances until the client leaves or the daemon stops."""
-    async with accepted(request, bodies.JSON_BODY_BYTES, PROTOCOLS) as socket:
+    async with accepted(request, bodies.JSON_BODY_BYTES, PROTOCOLS) as socket, first_failure() as tasks:
+        conversation = _Conversation(request, socket, tasks)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                conversation = _Conversation(request, socket, tasks)
-                try:
-                    await conversation.listen()
-                finally:
-                    conversation.stop()
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+            await conversation.listen()
+        finally:
+            conversation.stop()
     return socket.ws
 
 
@@ -388,12 +387,8 @@ class _Utterance:
         """A worker that fails before any of the piece was heard is forgiven once."""
         speech = choose(self._services, self._start, piece, self._known, SpeechFormat.PCM)
         before_bytes = spool.put_bytes
-        try:
-            spoken = await speak_into(spool, self._request, speech)
-        except (WorkerDied, OutOfMemory):
-            if spool.put_bytes > before_bytes:
-                raise
-            spoken = await speak_into(spool, self._request, speech)
+        attempt = partial(speak_into, spool, self._request, speech)
+        spoken = await with_second_try(attempt, lambda: spool.put_bytes > before_bytes)
         self._engine_s += spoken.engine_s
 
 

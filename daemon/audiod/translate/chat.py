@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from audiod import config
+from audiod.tasks import first_failure
 from audiod.translate import cues
 from audioproto.errors import AudiodError, ConfigInvalid, TranslatorFailed, TranslatorUnavailable
 
@@ -105,16 +106,10 @@ class Translator:
             async with turn:
                 translated.update(await self._piece(session, piece, language))
 
-        try:
-            async with (
-                aiohttp.ClientSession(headers=self._headers, timeout=_OURS) as session,
-                asyncio.TaskGroup() as tasks,
-            ):
-                for piece in cues.pieces(texts):
-                    asked += len(piece)
-                    tasks.create_task(one(session, piece), name="translate")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with aiohttp.ClientSession(headers=self._headers, timeout=_OURS) as session, first_failure() as tasks:
+            for piece in cues.pieces(texts):
+                asked += len(piece)
+                tasks.create_task(one(session, piece), name="translate")
         if asked and not translated:
             message = f"the model {self._settings.model} at the chat endpoint answers nothing that is a translation"
             raise TranslatorFailed(message, hint="choose another translate.model")

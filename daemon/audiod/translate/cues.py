@@ -20,7 +20,7 @@ CUES = 20
 CHARACTERS = 2000
 """Most text in one piece, if it is more than one cue."""
 
-_CODES_WITHOUT_SPACES = frozenset("zh yue ja th lo km my bo".split())  # noqa: SIM905
+_CODES_WITHOUT_SPACES = frozenset(("zh", "yue", "ja", "th", "lo", "km", "my", "bo"))
 _TRADITIONAL = re.compile(r"(?i)(zh[-_](hant|tw|hk|mo)\b|yue)")
 
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)

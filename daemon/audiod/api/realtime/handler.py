@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
 from aiohttp import WSCloseCode, web
 
 from audiod.api import access, bodies
-from audiod.api.demand import at_work
+from audiod.api.demand import Wishes, at_work, with_second_try
 from audiod.api.realtime import events, opening
 from audiod.api.realtime.buffer import Buffer
 from audiod.api.realtime.events import Append, Commit, ErrorEvent, InvalidEvent, error_detail
@@ -38,7 +38,8 @@ from audiod.media.audio_memory import Held
 from audiod.media.messages import HEAR_BYTES
 from audiod.media.pool import Ear, Pcm
 from audiod.residency.events import Demand
-from audioproto.errors import AudiodError, BadRequest, OutOfMemory, QueueFull, WorkerDied, all_errors
+from audiod.tasks import first_failure
+from audioproto.errors import AudiodError, BadRequest, QueueFull, all_errors
 from audioproto.types import PCM_RATE_IN, Priority
 from audioproto.worker import Done, Segment
 
@@ -93,14 +94,14 @@ class _Live:
         self._ears = AsyncExitStack()
         self._ear: Ear | None = None
         self._hears = (machine.session.format, False)
-        self._tasks = asyncio.TaskGroup()
+        self._tasks: asyncio.TaskGroup
         self._turns: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Return when the client has left, or the session's time is over and its turns are done."""
         limit_s = bodies.seconds(self._services.config.realtime.session_limit)
         try:
-            async with self._tasks:
+            async with first_failure() as self._tasks:
                 try:
                     async with asyncio.timeout(limit_s):
                         await self._do(Opened())
@@ -111,8 +112,6 @@ class _Live:
                 else:
                     for turn in self._turns:
                         turn.cancel()  # there is nobody left to tell
-        except ExceptionGroup as group:  # where several things failed, the first to say so was the cause
-            raise group.exceptions[0] from None
         finally:
             await self._stop_listening()
         await self._socket.ws.close(code=WSCloseCode.GOING_AWAY, message=b"the session has expired")
@@ -227,12 +226,8 @@ class _Live:
         try:
             model = self._services.library.transcriber(turn.how.model).id
             self._request[MODEL] = model
-            try:
-                language = await self._recognise(turn, model, pcm)
-            except (WorkerDied, OutOfMemory):
-                if self._machine.has_said(turn.item_id):
-                    raise
-                language = await self._recognise(turn, model, pcm)
+            attempt = partial(self._recognise, turn, model, pcm)
+            language = await with_second_try(attempt, lambda: self._machine.has_said(turn.item_id))
             self._services.metrics.observe_turn(model, time.monotonic() - committed)
         except AudiodError as error:
             failure = error
@@ -250,7 +245,7 @@ class _Live:
         """Tell the machine what is heard, and return the language that it is in."""
         work = opening.work(turn.how, pcm.samples, turn.logprobs)
         demand = Demand(pcm.duration_s, Priority.INTERACTIVE)
-        wait_s = bodies.seconds(self._services.config.residency.queue_timeout) or math.inf
+        wait_s = Wishes().wait_s(self._services.config.residency.queue_timeout)
         language = ""
         async with at_work(self._request, model, work, demand, wait_s, pcm.fd) as job:
             async for message in job:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import msgspec
 
 from audiod.api.realtime.sessions import Check, Session, Transcription, with_transcription
-from audiod.api.recognition import context
+from audiod.api.recognition import context, require_abilities
 from audiod.api.services import Services
 from audioproto.errors import AudiodError, BadRequest, ModelNotInstalled, UnsupportedTask
-from audioproto.languages import code_of
 from audioproto.types import Task
 from audioproto.worker import Transcribe
 
@@ -59,15 +58,9 @@ def checker(services: Services) -> Check:
         except AudiodError as error:
             error.param = "session.audio.input.transcription.model"
             raise
-        named = [("languages", language) for language in how.languages or []]
-        if how.language:
-            named.append(("language", how.language))
-        for key, language in named:
-            if entry.languages and code_of(language) not in map(code_of, entry.languages):
-                param = f"session.audio.input.transcription.{key}"
-                raise BadRequest(f"{entry.id} does not know the language {language!r}", param=param)
-        if logprobs and not entry.logprobs:
-            raise BadRequest(f"{entry.id} gives no log probabilities", param="session.include")
+        where = "session.audio.input.transcription"
+        params = (f"{where}.language", f"{where}.languages", "session.include")
+        require_abilities(entry, how.language or "", how.languages or [], logprobs, params)
 
     return check
 
