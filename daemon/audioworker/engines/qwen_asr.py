@@ -1,7 +1,7 @@
 """qwen_asr: Qwen3-ASR on transformers' own classes, either layout of the checkpoint, any length of audio.
 
-Owns how chunks become calls, and tokens become text. Reading checkpoints is qwen3.py's, finding speech speech.py's; word
-times are estimated by alignment.py; exact ones are another model's, the forced aligner's.
+Owns how chunks become calls, and tokens become text. Reading checkpoints is qwen3.py's, finding speech speech.py's;
+times of words are estimated by alignment.py; exact ones are another model's, the forced aligner's.
 """
 
 from __future__ import annotations
