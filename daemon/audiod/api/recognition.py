@@ -25,6 +25,7 @@ from audiod.api.transcripts import FORMATS, SUBTITLES, Events, Transcript, rende
 from audiod.media.pool import Pcm
 from audiod.models.catalogue import ModelEntry
 from audiod.residency.events import Demand
+from audiod.segments import by_sentence
 from audiod.subtitles.cues import make, with_text
 from audiod.tasks import first_failure
 from audiod.translate import cues
@@ -89,7 +90,7 @@ async def answer(request: web.Request, check: Callable[[Form], Asked]) -> web.St
             asked = check(form)
             entry = services.library.transcriber(asked.model)
             work = _work(asked, entry, services)
-            aligner = _aligner(asked, entry, services) if work.words else None
+            aligner = _aligner(asked, work, entry, services)
             request[MODEL] = entry.id
             request[STAGE] = "decoding"
             pcm = await _decode(form, services)
@@ -111,6 +112,9 @@ async def answer(request: web.Request, check: Callable[[Form], Asked]) -> web.St
                 attempt = replace(attempt, model=aligner.id, work=align)
                 transcript = await with_second_try(partial(_aligned, attempt, transcript), lambda: False)
                 request[STAGE] = ""
+    if asked.response_format == "verbose_json" and not entry.exact_words:
+        parts = [part for segment in transcript.segments for part in by_sentence(segment)]
+        transcript = replace(transcript, segments=parts)
     if asked.response_format in SUBTITLES:
         return await _subtitles(request, asked, transcript, by_chat=by_chat)
     if by_chat:
@@ -142,6 +146,8 @@ def _work(asked: Asked, entry: ModelEntry, services: Services) -> Transcribe:
     require_abilities(entry, work.language, work.languages, work.logprobs, ("language", "languages[]", "include[]"))
     if asked.response_format in SUBTITLES:
         work = msgspec.structs.replace(work, words=asked.subtitle_mode != "fast")
+    elif asked.response_format == "verbose_json" and not entry.exact_words:
+        work = msgspec.structs.replace(work, words=True)  # to tell its sentences apart
     if not asked.translate_to:
         return work
     target = cues.read_target(asked.translate_to)
@@ -155,12 +161,14 @@ def _work(asked: Asked, entry: ModelEntry, services: Services) -> Transcribe:
     return work
 
 
-def _aligner(asked: Asked, entry: ModelEntry, services: Services) -> ModelEntry | None:
+def _aligner(asked: Asked, work: Transcribe, entry: ModelEntry, services: Services) -> ModelEntry | None:
     """The model that hears when each word is said, if one is to, beside that of `entry`.
 
     Raises ModelNotInstalled where that was asked for and cannot be.
     """
-    if entry.exact_words or asked.subtitle_mode == "fast":
+    told = asked.work.words or asked.response_format in SUBTITLES  # else words only tell where sentences end
+    mode = asked.subtitle_mode or ("accurate" if told else "fast")
+    if entry.exact_words or not work.words or mode == "fast":
         return None
     try:
         return services.library.aligner()
