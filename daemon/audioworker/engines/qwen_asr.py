@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from audioproto.errors import BadRequest
+from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Delta, Segment, Transcribe
 from audioworker import alignment, chunks, engine, qwen3, speech
@@ -141,7 +142,7 @@ class Engine(engine.Engine, engine.Transcriber):
             return
         if text := writing.text():
             start_s, end_s = ((begin + place) / PCM_RATE_IN for place in loud)
-            text = chunks.glue(before, text) + text
+            text = glue(before, text) + text
             yield (
                 Segment(
                     request.job,
@@ -330,7 +331,7 @@ class _Writing:
         self._told = len(self.tokens)
         if not self._telling:
             text = text.lstrip()
-            text = chunks.glue(self.before, text) + text
+            text = glue(self.before, text) + text
         if text:
             self._telling = True
             tell(text)
