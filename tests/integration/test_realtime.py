@@ -417,6 +417,24 @@ def bearer(key: str) -> dict[str, Any]:
     return {"additional_headers": {"Authorization": f"Bearer {key}"}}
 
 
+def test_who_says_goodbye_has_not_left_in_the_middle(live: Daemon) -> None:
+    """The daemon was still tidying up when the connection went, and counted it as broken off."""
+
+    def ended(status: int) -> float:
+        begins = 'audiod_requests_total{endpoint="/v1/realtime",'
+        return sum(
+            value for name, value in samples(live).items() if name.startswith(begins) and f'status="{status}"' in name
+        )
+
+    before = ended(101), ended(499)
+    for _ in range(5):
+        with session(live, turn_detection=DETECT) as client:
+            client.append(SILENCE)
+            client.settle()
+    until(lambda: ended(101) + ended(499) == sum(before) + 5)
+    assert (ended(101), ended(499)) == (before[0] + 5, before[1])
+
+
 def test_a_queue_timeout_of_nothing_is_not_for_ever(tmp_path: Path, state_dir: Path) -> None:
     """`queue_timeout = 0` was taken for no limit."""
     with running(tmp_path, state_dir, '[residency]\nqueue_timeout = "0s"\n') as daemon, session(daemon) as client:

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from audiod.api import (
     access,
@@ -86,7 +86,10 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await _answer(request, handler)
         status = response.status
     except asyncio.CancelledError:
-        _count_leaver(request)
+        if _has_said_goodbye(request):
+            status = request[BEGUN].status
+        else:
+            _count_leaver(request)
         raise
     except ConnectionError as error:
         _count_leaver(request)
@@ -137,6 +140,12 @@ def _cut_off(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.abort()
     return request.get(BEGUN) or web.Response()
+
+
+def _has_said_goodbye(request: web.Request) -> bool:
+    """Whether it was a WebSocket that both had closed before the client left: only tidying up was cut short."""
+    begun = request.get(BEGUN)
+    return isinstance(begun, web.WebSocketResponse) and begun.close_code not in (None, WSCloseCode.ABNORMAL_CLOSURE)
 
 
 def _count_leaver(request: web.Request) -> None:
