@@ -109,6 +109,7 @@ class LiveHearings:
         return self._language
 
     async def _hear_on(self, window: Window) -> None:
+        end = self._buffer.end
         try:
             told = await self._hear(window)
         except AudiodError as error:
@@ -123,7 +124,7 @@ class LiveHearings:
                 await self._tell(Guessed(self.item_id, told.partial))
             self._buffer.forget(self._turn.start)
             return
-        self._turn.missed(self._buffer.end)
+        self._turn.missed(end)
 
     async def _hear(self, window: Window) -> Told:
         hearing = Hearing(self._request, self._how.model)

@@ -74,7 +74,7 @@ class LiveTurn:
         return Window(self.start, max(self.start, end))
 
     def missed(self, end: int) -> None:
-        """A hearing has failed while there was audio up to `end`: the next one is due an interval later."""
+        """A hearing has failed that began with audio up to `end`: the next one is due an interval later."""
         self._heard = end
 
     def hear(self, segments: Sequence[Segment], window: Window) -> Told:
