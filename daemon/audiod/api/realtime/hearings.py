@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -63,7 +64,8 @@ class LiveHearings:
     """The hearings of one live turn, one after another, in the `buffer` that its audio comes into."""
 
     def __init__(self, request: web.Request, turn: Follow, buffer: Buffer, tell: Tell) -> None:
-        interval_s = request.app[SERVICES].config.realtime.live_interval * turn.how.hearing_intervals
+        shortest_s = request.app[SERVICES].config.realtime.live_interval
+        interval_s = float(sys.maxsize if shortest_s < 0 else shortest_s * turn.how.hearing_intervals)
         self.item_id = turn.item_id
         self._request = request
         self._metrics = request.app[SERVICES].metrics
