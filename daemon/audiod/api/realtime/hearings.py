@@ -104,8 +104,9 @@ class LiveHearings:
             else:
                 await self._changed.wait()
         window = self._turn.rest(self._end)
-        # Nothing of a hearing is told before it is done, so that another one repeats nothing.
-        await self._say(await with_second_try(partial(self._hear, window), lambda: False))
+        if window.start < window.end:
+            # Nothing of a hearing is told before it is done, so that another one repeats nothing.
+            await self._say(await with_second_try(partial(self._hear, window), lambda: False))
         await self._say(self._turn.end(self._end))
         self._metrics.observe_turn(self._model, time.monotonic() - self._ended_at)
         return self._language
