@@ -118,6 +118,10 @@ class Realtime(Section, frozen=True):
     """At a time; each that has sent audio has a process that listens to it."""
     session_limit: Duration = Duration(3600)
     """The longest session, as OpenAI's; what has been said by then is still transcribed."""
+    delay: Literal["", "minimal", "low", "medium", "high", "xhigh"] = ""
+    """The `delay` that sessions begin with: if any, turns are heard while they are spoken."""
+    live_interval: Duration = Duration(1)
+    """New audio between two hearings of a live turn at the delay `minimal`; each step up is one interval more."""
 
 
 class Translate(Section, frozen=True):

@@ -17,6 +17,9 @@ import msgspec
 
 from audioproto.worker import Word
 
+_NEAR_S = 0.001
+"""Times are sums, and as exact as such are."""
+
 _SENTENCE_END = tuple(".!?…。！？｡؟।")
 
 
@@ -29,7 +32,7 @@ class Options:
     window_s: float = 15.0
     """With more audio than this, what is committed is no longer heard again."""
     longest_window_s: float = 28.0
-    """Never more than this, even if nothing is certain: Whisper hears 30 s at once."""
+    """Of so much audio half is let go even if nothing is certain: Whisper hears 30 s at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class StablePrefix:
             sentences = [word for word in inside if word.word.rstrip().endswith(_SENTENCE_END)]
             self._start_at(min((sentences or inside)[-1].end, until_s))
         latest_start_s = until_s - self._options.longest_window_s
-        if self.start_s >= latest_start_s:
+        if self.start_s > latest_start_s + _NEAR_S:
             return []
         # Half of it goes, so that the next one is not due at once.
         start_s = until_s - self._options.longest_window_s / 2

@@ -77,6 +77,9 @@ _DEATHS = (*Death, "start_failed", "load_failed")
 STAGES = ("uploading", "decoding", "queued", "running", "aligning", "translating", "sending")
 """How far a request had come whose client left: it or the daemon was at its body, its audio, or its answer."""
 
+LIVE_STEPS = ("waiting", "engine", "committed")
+"""Of a hearing: until the model is there, in the engine; of a word: from its last audio until it is final and sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -126,6 +129,12 @@ METRICS = (
         "histogram",
         ("model",),
         "Time from the end of what was said in a Realtime session to its transcript.",
+    ),
+    Described(
+        "audiod_live_seconds",
+        "histogram",
+        ("model", "step"),
+        "Where the time goes from speech to the words of live turns.",
     ),
     # queue
     Described("audiod_queue_requests", "gauge", ("model",), "Requests waiting for the model."),
@@ -221,6 +230,7 @@ class Metrics:
         self._audio = self._counter("audiod_audio_seconds_total")
         self._engine = self._counter("audiod_engine_seconds_total")
         self._turns = self._histogram("audiod_realtime_turn_seconds")
+        self._live = self._histogram("audiod_live_seconds")
         self._queue_wait = self._histogram("audiod_queue_wait_seconds")
         self._transitions = self._histogram("audiod_transition_seconds")
         self._switches = self._histogram("audiod_switch_seconds")
@@ -284,6 +294,10 @@ class Metrics:
 
     def observe_turn(self, model: str, took_s: float) -> None:
         self._turns.labels(model).observe(took_s)
+
+    def observe_live(self, model: str, step: str, took_s: float) -> None:
+        """`step` is of LIVE_STEPS."""
+        self._live.labels(model, step).observe(took_s)
 
     def observe_media_failure(self, task: str, reason: str) -> None:
         """`task` is of MEDIA_TASKS, `reason` of MEDIA_FAILURES."""

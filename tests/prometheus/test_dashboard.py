@@ -130,7 +130,7 @@ def spend(daemon: Daemon) -> None:
     os.kill(daemon.model("whisper-base")["worker_pid"], signal.SIGKILL)
     until(lambda: samples(daemon)[deaths] == before + 1)
     assert transcribe(daemon, clip)[0] == 200
-    with realtime.session(daemon) as client:
+    with realtime.session(daemon, transcription=realtime.ENGLISH | {"delay": "xhigh"}) as client:
         client.append(realtime.SILENCE)
         client.commit()
         client.until("transcription.completed")

@@ -209,6 +209,19 @@ class TranscriptionDelta(
     logprobs: Union[list[TokenLogprob], UnsetType] = UNSET
 
 
+class TranscriptionPartial(
+    ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.partial", kw_only=True
+):
+    """Ours, for clients that ask for it: what a live turn's deltas would go on with if nothing changed.
+
+    Comes after each hearing, behind its delta, and replaces the one before; so does a delta, which may say the same.
+    """
+
+    item_id: str
+    content_index: int = 0
+    text: str
+
+
 class TranscriptionCompleted(
     ServerEvent, frozen=True, tag="conversation.item.input_audio_transcription.completed", kw_only=True
 ):

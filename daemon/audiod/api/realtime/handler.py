@@ -1,7 +1,8 @@
 """GET /v1/realtime: binds a session's machine to its socket, its audio to an ear, and its turns to models.
 
 What follows from what is machine.py's. One coroutine reads the socket and hears, in the client's order; each turn is
-transcribed in a task of its own, so that several may be at work, and be done in any order.
+transcribed in a task of its own, so that several may be at work, and be done in any order. That of a live turn begins
+with it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import WSCloseCode, web
 
 from audiod.api import access, bodies
-from audiod.api.demand import Wishes, at_work, with_second_try
+from audiod.api.demand import with_second_try
 from audiod.api.realtime import events, opening
 from audiod.api.realtime.buffer import Buffer
 from audiod.api.realtime.events import Append, Commit, ErrorEvent, InvalidEvent, error_detail
+from audiod.api.realtime.hearings import Hearing, LiveHearings
 from audiod.api.realtime.machine import (
+    Abandon,
     AudioHeard,
+    Follow,
     Forget,
     Happening,
     Listening,
@@ -32,16 +38,15 @@ from audiod.api.realtime.machine import (
     Send,
     TranscriptionMachine,
 )
-from audiod.api.services import MODEL, SERVICES
+from audiod.api.services import SERVICES
 from audiod.api.sockets import Socket, accepted
 from audiod.media.audio_memory import Held
-from audiod.media.messages import HEAR_BYTES
+from audiod.media.messages import HEAR_BYTES, Heard
 from audiod.media.pool import Ear, Pcm
-from audiod.residency.events import Demand
 from audiod.tasks import first_failure
 from audioproto.errors import AudiodError, BadRequest, QueueFull, all_errors
-from audioproto.types import PCM_RATE_IN, Priority
-from audioproto.worker import Done, Segment
+from audioproto.types import PCM_RATE_IN
+from audioproto.worker import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +80,22 @@ async def realtime(request: web.Request) -> web.WebSocketResponse:
                     session, opening.new_id, opening.default_model(services), opening.checker(services)
                 )
                 with services.audio_memory.hold() as held:
-                    await _Live(request, socket, machine, held).run()
+                    await _Session(request, socket, machine, held).run()
     finally:
         services.realtime_sessions -= 1
     return socket.ws
 
 
+@dataclass(frozen=True, slots=True)
 class _Live:
+    """A live turn that has not ended. The task closes the resources."""
+
+    hearings: LiveHearings
+    resources: ExitStack
+    task: asyncio.Task[None]
+
+
+class _Session:
     """A session at work. What it `held` is given back by whoever made it."""
 
     def __init__(self, request: web.Request, socket: Socket, machine: TranscriptionMachine, held: Held) -> None:
@@ -96,6 +110,7 @@ class _Live:
         self._hears = (machine.session.format, False)
         self._tasks: asyncio.TaskGroup
         self._turns: set[asyncio.Task[None]] = set()
+        self._live: _Live | None = None
 
     async def run(self) -> None:
         """Return when the client has left, or the session's time is over and its turns are done."""
@@ -107,6 +122,7 @@ class _Live:
                         await self._do(Opened())
                         await self._read()
                 except TimeoutError:
+                    self._abandon()
                     message = f"the session has lasted {limit_s:g} s, as long as one may"
                     await self._do(Refused(InvalidEvent(message, "session_expired")))
                 else:
@@ -146,8 +162,12 @@ class _Live:
                     await self._socket.send(event)
                 case Forget(before):
                     self._buffer.forget(before)
+                case Follow():
+                    self._follow(instruction)
+                case Abandon():
+                    self._abandon()
                 case Recognise():
-                    await self._begin_turn(instruction)
+                    await self._end_turn(instruction)
 
     # --- audio --------------------------------------------------------------------------------------------------------
 
@@ -158,9 +178,7 @@ class _Live:
         try:
             ear = await self._listen()
             for start in range(0, len(audio), HEAR_BYTES):
-                heard = await ear.hear(audio[start : start + HEAR_BYTES])
-                self._buffer.append(heard.pcm)
-                await self._do(AudioHeard(len(heard.pcm) // 2, heard.speech))
+                await self._take_in(await ear.hear(audio[start : start + HEAR_BYTES]))
         except AudiodError:
             await self._stop_listening()
             raise
@@ -195,8 +213,13 @@ class _Live:
             except AudiodError:
                 await self._stop_listening()
                 raise
-            self._buffer.append(heard.pcm)
-            await self._do(AudioHeard(len(heard.pcm) // 2, heard.speech))
+            await self._take_in(heard)
+
+    async def _take_in(self, heard: Heard) -> None:
+        self._buffer.append(heard.pcm)
+        await self._do(AudioHeard(len(heard.pcm) // 2, heard.speech))
+        if self._live is not None:
+            self._live.hearings.note_audio()
 
     async def _stop_listening(self) -> None:
         self._ear = None
@@ -205,30 +228,43 @@ class _Live:
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
-    async def _begin_turn(self, turn: Recognise) -> None:
-        resources = ExitStack()
+    async def _end_turn(self, turn: Recognise) -> None:
+        live, self._live = self._live, None
+        resources = ExitStack() if live is None else live.resources
         resources.enter_context(self._socket.at_work())
+        if live is not None:
+            resources.callback(live.hearings.end(turn.end).clear)
+            return
         try:
             pcm = resources.enter_context(await self._buffer.take(turn.start, turn.end))
         except AudiodError as error:
             resources.close()
             await self._do(RecognitionEnded(turn.item_id, error=error))
             return
-        task = self._tasks.create_task(self._transcribe(turn, pcm), name=f"{turn.item_id}: transcript")
+        self._begin(turn.item_id, partial(self._hear_whole, turn, pcm), resources)
+
+    def _follow(self, turn: Follow) -> None:
+        hearings, resources = LiveHearings(self._request, turn, self._buffer, self._do), ExitStack()
+        self._live = _Live(hearings, resources, self._begin(turn.item_id, hearings.run, resources))
+
+    def _abandon(self) -> None:
+        if self._live is not None:
+            self._live.task.cancel()
+            self._live = None
+
+    def _begin(self, item_id: str, hear: Callable[[], Awaitable[str]], resources: ExitStack) -> asyncio.Task[None]:
+        task = self._tasks.create_task(self._transcribe(item_id, hear), name=f"{item_id}: transcript")
         self._turns.add(task)
         task.add_done_callback(self._turns.discard)
         task.add_done_callback(lambda _: resources.close())  # not in the task: it may be cancelled before it begins
+        return task
 
-    async def _transcribe(self, turn: Recognise, pcm: Pcm) -> None:
-        committed = time.monotonic()
+    async def _transcribe(self, item_id: str, hear: Callable[[], Awaitable[str]]) -> None:
+        """Have an item heard, which tells the machine of it and returns the language; then tell it that it is done."""
         language = ""
         failure: AudiodError | None = None
         try:
-            model = self._services.library.transcriber(turn.how.model).id
-            self._request[MODEL] = model
-            attempt = partial(self._recognise, turn, model, pcm)
-            language = await with_second_try(attempt, lambda: self._machine.has_said(turn.item_id))
-            self._services.metrics.observe_turn(model, time.monotonic() - committed)
+            language = await hear()
         except AudiodError as error:
             failure = error
         except (asyncio.CancelledError, ConnectionError):
@@ -239,19 +275,17 @@ class _Live:
         if failure is not None:
             self._services.metrics.observe_error(failure.code)
             logger.warning("a turn was not transcribed: %s", failure.message)
-        await self._do(RecognitionEnded(turn.item_id, language, failure))
+        await self._do(RecognitionEnded(item_id, language, failure))
 
-    async def _recognise(self, turn: Recognise, model: str, pcm: Pcm) -> str:
-        """Tell the machine what is heard, and return the language that it is in."""
-        work = opening.work(turn.how, pcm.samples, turn.logprobs)
-        demand = Demand(pcm.duration_s, Priority.INTERACTIVE)
-        wait_s = Wishes().wait_s(self._services.config.residency.queue_timeout)
-        language = ""
-        async with at_work(self._request, model, work, demand, wait_s, pcm.fd) as job:
-            async for message in job:
-                if isinstance(message, Segment):
-                    await self._do(Recognised(turn.item_id, message))
-                elif isinstance(message, Done):
-                    language = message.language
-                    self._services.metrics.observe_audio(model, pcm.duration_s, message.engine_s)
-        return language or work.language
+    async def _hear_whole(self, turn: Recognise, pcm: Pcm) -> str:
+        committed = time.monotonic()
+        hearing = Hearing(self._request, turn.how.model)
+        work = opening.work(turn.how, pcm.samples, logprobs=turn.logprobs)
+
+        async def take(segment: Segment) -> None:
+            await self._do(Recognised(turn.item_id, segment))
+
+        attempt = partial(hearing.hear, pcm, work, take)
+        language = await with_second_try(attempt, lambda: self._machine.has_said(turn.item_id))
+        self._services.metrics.observe_turn(hearing.model, time.monotonic() - committed)
+        return language

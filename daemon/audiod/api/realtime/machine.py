@@ -2,6 +2,11 @@
 
 It knows how much audio has been heard and where in it turns are, never the audio itself: positions are samples at
 16 kHz since the session's first. The handler executes the instructions in their order.
+
+A live turn's deltas come before it is committed, and so before its item is there, as OpenAI's models that hear live
+have it ("deltas as speech arrives and a final transcript when your application commits"). With speech detection the
+item's id is known from speech_started; without, the first delta names it, and `committed` is the next to do so. An
+item that is added early would have to be taken back where the audio is cleared, and there is no event for that.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from audiod.api.realtime.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
+    TranscriptionPartial,
     error_detail,
     failure_detail,
 )
@@ -75,6 +81,14 @@ class Recognised:
 
 
 @dataclass(frozen=True, slots=True)
+class Guessed:
+    """How a live turn's transcript may go on, in place of what was guessed before."""
+
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecognitionEnded:
     """A turn's transcript is complete, in a `language` (its code), or it failed."""
 
@@ -91,7 +105,9 @@ class Refused:
     event_id: str | None = None
 
 
-Happening = Union[SessionUpdate, Commit, Clear, Opened, Listening, AudioHeard, Recognised, RecognitionEnded, Refused]
+Happening = Union[
+    SessionUpdate, Commit, Clear, Opened, Listening, AudioHeard, Recognised, Guessed, RecognitionEnded, Refused
+]
 
 # --- what is to be done -----------------------------------------------------------------------------------------------
 
@@ -113,13 +129,32 @@ class Recognise:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """Transcribe the turn that begins at `start` while it is spoken; Recognise says where it ends, with the same `how`.
+
+    What comes of it is told by Recognised and Guessed.
+    """
+
+    item_id: str
+    start: int
+    how: Transcription
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The turn that was to be followed will not end: nothing is to be told of it any more."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """The audio before this sample is needed no more."""
 
     before: int
 
 
-Instruction = Union[Send, Recognise, Forget]
+Instruction = Union[Send, Recognise, Follow, Abandon, Forget]
 
 
 @dataclass(slots=True)
@@ -150,6 +185,8 @@ class TranscriptionMachine:
         self._detector: TurnDetector | None = None
         self._speaking = ""
         """The item that the speech being heard will be."""
+        self._followed: Transcription | None = None
+        """How that item is transcribed already, and will be to its end."""
         self._previous: str | None = None
         self._transcripts: dict[str, _Transcript] = {}
 
@@ -169,20 +206,20 @@ class TranscriptionMachine:
                 return self._hear(happening)
             case Recognised(item_id, segment):
                 return self._recognised(item_id, segment)
+            case Guessed(item_id, text):
+                return [Send(TranscriptionPartial(event_id=self._event(), item_id=item_id, text=text))]
             case RecognitionEnded():
                 return self._ended(happening)
             case Commit():
                 return self._commit_by_hand(happening)
             case Clear():
+                abandoned = self._abandon()
                 self._begin_anew(self._heard)
-                return [Forget(self._heard), Send(Cleared(event_id=self._event()))]
+                return [*abandoned, Forget(self._heard), Send(Cleared(event_id=self._event()))]
             case SessionUpdate():
                 return self._update(happening)
             case Listening():
-                turns = self.session.turns
-                self._speaking = ""
-                self._detector = None if turns is None else TurnDetector(turns, self._heard, self._start)
-                return []
+                return self._listen()
             case Opened():
                 return [Send(SessionCreated(event_id=self._event(), session=self.session))]
             case Refused(error, event_id):
@@ -201,7 +238,9 @@ class TranscriptionMachine:
             return [self._refuse(error, event.event_id)]
         turns = self.session.turns
         if turns is None:
-            self._detector, self._speaking = None, ""
+            self._detector = None
+            if not self._followed:
+                self._speaking = ""
         elif self._detector is not None:
             self._detector.settings = turns
         return [Send(SessionUpdated(event_id=self._event(), session=self.session))]
@@ -212,7 +251,8 @@ class TranscriptionMachine:
         self._heard += heard.samples
         detector = self._detector
         if detector is None:
-            return []
+            is_begun = bool(self._speaking) or self.session.turns is not None or self.kept_samples == 0
+            return [] if is_begun else self._follow()
         done: list[Instruction] = []
         for probability in heard.speech:
             match detector.hear(probability):
@@ -222,7 +262,7 @@ class TranscriptionMachine:
                     started = SpeechStartedEvent(
                         event_id=self._event(), audio_start_ms=milliseconds, item_id=self._speaking
                     )
-                    done.append(Send(started))
+                    done += [Send(started), *self._follow()]
                 case SpeechStopped(at):
                     milliseconds = at // _SAMPLES_PER_MS
                     stopped = SpeechStoppedEvent(
@@ -233,6 +273,35 @@ class TranscriptionMachine:
             self._start = detector.horizon
             done.append(Forget(self._start))
         return done
+
+    def _listen(self) -> list[Instruction]:
+        """A turn that is followed goes on where the client ends turns; else it is over, as all that had begun."""
+        turns = self.session.turns
+        if turns is None:
+            self._detector = None
+            if not self._followed:
+                self._speaking = ""
+            return []
+        abandoned = self._abandon()
+        self._speaking = ""
+        self._detector = TurnDetector(turns, self._heard, self._start)
+        return abandoned
+
+    def _follow(self) -> list[Instruction]:
+        """The turn that begins is live, if that is asked for."""
+        how = self.session.audio.input.transcription
+        if how is None or not how.hearing_intervals:
+            return []
+        self._speaking, self._followed = self._speaking or self._new_id("item"), how
+        self._transcripts[self._speaking] = _Transcript(0.0, Events())
+        return [Follow(self._speaking, self._start, how)]
+
+    def _abandon(self) -> list[Instruction]:
+        if not self._followed:
+            return []
+        self._followed = None
+        del self._transcripts[self._speaking]
+        return [Abandon(self._speaking)]
 
     def _commit_by_hand(self, event: Commit) -> list[Instruction]:
         if self.kept_samples < SHORTEST_SAMPLES:
@@ -246,7 +315,7 @@ class TranscriptionMachine:
 
     def _commit(self, item_id: str, end: int) -> list[Instruction]:
         """The audio up to `end` becomes an item."""
-        start, previous = self._start, self._previous
+        start, previous, followed = self._start, self._previous, self._followed
         self._previous = item_id
         self._begin_anew(end)
         item = Item(item_id)
@@ -255,16 +324,19 @@ class TranscriptionMachine:
             Send(ItemAdded(event_id=self._event(), item=item, previous_item_id=previous)),
             Send(ItemDone(event_id=self._event(), item=item, previous_item_id=previous)),
         ]
-        how = self.session.audio.input.transcription
-        if how is not None:
+        seconds = (end - start) / PCM_RATE_IN
+        if followed:
+            self._transcripts[item_id].seconds = seconds
+            done.append(Recognise(item_id, start, end, followed))
+        elif how := self.session.audio.input.transcription:
             logprobs = bool(self.session.include)
-            self._transcripts[item_id] = _Transcript((end - start) / PCM_RATE_IN, Events(logprobs))
+            self._transcripts[item_id] = _Transcript(seconds, Events(logprobs))
             done.append(Recognise(item_id, start, end, how, logprobs))
         return [*done, Forget(end)]
 
     def _begin_anew(self, at: int) -> None:
         self._start = at
-        self._speaking = ""
+        self._speaking, self._followed = "", None
         if self._detector is not None:
             self._detector.restart(at)
 

@@ -65,7 +65,7 @@ def checker(services: Services) -> Check:
     return check
 
 
-def work(how: Transcription, samples: int, logprobs: bool) -> Transcribe:
+def work(how: Transcription, samples: int, *, logprobs: bool = False, words: bool = False) -> Transcribe:
     """What a model is told of a turn."""
     return Transcribe(
         0,
@@ -75,6 +75,7 @@ def work(how: Transcription, samples: int, logprobs: bool) -> Transcribe:
         languages=how.languages or [],
         keywords=how.keywords or [],
         logprobs=logprobs,
+        words=words,
     )
 
 
@@ -84,7 +85,8 @@ def new_session(services: Services, like: Session | None = None) -> Session:
     expires_at = msgspec.UNSET if limit < 0 else int(time.time() + limit)
     if like is not None:
         return msgspec.structs.replace(like, id=new_id("sess"), expires_at=expires_at)
-    return with_transcription(Session(new_id("sess"), expires_at), Transcription(default_model(services)))
+    how = Transcription(default_model(services), delay=services.config.realtime.delay or msgspec.UNSET)
+    return with_transcription(Session(new_id("sess"), expires_at), how)
 
 
 def open_session(services: Services, query: Query, like: Session | None) -> Session:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, Union, cast
+from typing import Annotated, Literal, Union, cast, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -40,15 +40,28 @@ class Pcma(msgspec.Struct, frozen=True, tag_field="type", tag=LiveFormat.PCMA.va
     """G.711 A-law, 8 kHz."""
 
 
+Delay = Literal["minimal", "low", "medium", "high", "xhigh"]
+
+
 class Transcription(msgspec.Struct, frozen=True):
-    """How turns are transcribed. `model` is an id or alias; `delay` has no effect: turns are transcribed as a whole."""
+    """How turns are transcribed. `model` is an id or alias.
+
+    With a `delay` turns are live: they are heard while they are spoken. The longer, the rarer and surer. `partials` is
+    ours: whether the client wants to know what is not certain yet.
+    """
 
     model: str = ""
     language: str | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
     languages: list[str] | UnsetType = UNSET
     keywords: list[str] | UnsetType = UNSET
-    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | UnsetType = UNSET
+    delay: Delay | UnsetType = UNSET
+    partials: bool | UnsetType = UNSET
+
+    @property
+    def hearing_intervals(self) -> int:
+        """How many of the shortest intervals are between two hearings of a live turn; 0 where turns are not live."""
+        return 0 if self.delay is UNSET else 1 + get_args(Delay).index(self.delay)
 
 
 class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad"):
@@ -134,9 +147,20 @@ def updated(session: Session, update: Mapping[str, object], default_model: str, 
     if not transcription.model:
         transcription = msgspec.structs.replace(transcription, model=default_model)
         new = with_transcription(new, transcription)
+    _check_live(transcription, bool(new.include))
     if transcription != session.audio.input.transcription or new.include != session.include:
         check(transcription, bool(new.include))
     return new
+
+
+def _check_live(how: Transcription, logprobs: bool) -> None:
+    """Raises BadRequest."""
+    where = "session.audio.input.transcription"
+    if how.hearing_intervals and logprobs:
+        message = f"live turns have no log probabilities: leave out either them or {where}.delay"
+        raise BadRequest(message, param="session.include")
+    if how.partials is True and not how.hearing_intervals:
+        raise BadRequest(f"partials are of live turns: set {where}.delay too", param=f"{where}.partials")
 
 
 def with_transcription(session: Session, transcription: Transcription) -> Session:

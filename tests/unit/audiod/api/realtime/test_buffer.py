@@ -52,6 +52,30 @@ def test_what_is_forgotten_is_given_back(pieces: list[int], before: int) -> None
         assert max(0, sum(pieces) - before) <= kept < max(0, sum(pieces) - before) + max(pieces)
 
 
+@given(st.lists(st.integers(0, 3000), max_size=12), st.data())
+def test_what_is_copied_stays_and_what_is_split_off_has_its_positions(pieces: list[int], data: st.DataObject) -> None:
+    memory = AudioMemory(10**6)
+    with memory.hold() as held:
+        buffer, total = Buffer(held), 0
+        for samples in pieces:
+            buffer.append(SOUND[total * 2 : (total + samples) * 2])
+            total += samples
+        assert buffer.end == total
+        start, at, end = sorted(data.draw(st.integers(0, total)) for _ in range(3))
+        before = buffer.split(at)
+        assert (before.end, buffer.end) == (at, total)
+        for part, from_, to in ((before, start, at), (buffer, at, end)):
+            with part.copy(from_, to) as pcm:
+                assert os.pread(pcm.fd, 10**6, 0) == SOUND[from_ * 2 : to * 2]
+                assert pcm.samples == to - from_
+                assert memory.held_bytes == (total + to - from_) * 2
+        assert memory.held_bytes == total * 2
+        before.append(b"")
+        before.clear()
+        assert memory.held_bytes == (total - at) * 2
+    assert memory.held_bytes == 0
+
+
 async def test_a_long_turn_is_moved() -> None:
     memory = AudioMemory(10**8)
     with memory.hold() as held:

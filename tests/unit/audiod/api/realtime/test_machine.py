@@ -27,11 +27,15 @@ from audiod.api.realtime.events import (
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
+    TranscriptionPartial,
 )
 from audiod.api.realtime.machine import (
     SHORTEST_SAMPLES,
+    Abandon,
     AudioHeard,
+    Follow,
     Forget,
+    Guessed,
     Happening,
     Instruction,
     Listening,
@@ -240,6 +244,65 @@ def test_an_update_that_is_refused_changes_nothing() -> None:
     assert session.session == before
 
 
+LIVE = {"model": "known", "delay": "low"}
+
+
+def test_a_live_turn_by_hand_begins_with_its_first_audio_and_is_told_of_before_it_is_committed() -> None:
+    session = machine(turn_detection=None, transcription=LIVE)
+    assert session.handle(AudioHeard(0)) == []
+    (follow,) = session.handle(AudioHeard(SECOND))
+    assert isinstance(follow, Follow)
+    assert (follow.start, follow.how.delay) == (0, "low")
+    assert session.handle(AudioHeard(SECOND)) == []
+    (delta,) = sent(session.handle(said(follow.item_id, " And so")))
+    assert (delta["delta"], delta["item_id"]) == ("And so", follow.item_id)
+    (partial,) = sent(session.handle(Guessed(follow.item_id, " my")))
+    assert partial == {
+        "type": "conversation.item.input_audio_transcription.partial",
+        "event_id": partial["event_id"],
+        "item_id": follow.item_id,
+        "content_index": 0,
+        "text": " my",
+    }
+    done = session.handle(Commit())
+    assert sent(done)[0]["item_id"] == follow.item_id
+    assert Recognise(follow.item_id, 0, 2 * SECOND, follow.how) in done
+    session.handle(said(follow.item_id, " my fellow"))
+    (completed,) = sent(session.handle(RecognitionEnded(follow.item_id, "en")))
+    assert (completed["transcript"], completed["usage"]["seconds"]) == ("And so my fellow", 2)
+    (second,) = session.handle(AudioHeard(SECOND))
+    assert isinstance(second, Follow)
+    assert (second.start, second.item_id != follow.item_id) == (2 * SECOND, True)
+
+
+def test_a_live_turn_by_speech_detection_is_known_from_speech_started() -> None:
+    session = machine(transcription=LIVE)
+    started, follow = session.handle(frames(SPEECH, SPEECH, SPEECH))
+    assert isinstance(started, Send)
+    assert isinstance(started.event, SpeechStartedEvent)
+    assert follow == Follow(started.event.item_id, 0, Transcription("known", delay="low"))
+
+
+def test_clearing_abandons_a_live_turn() -> None:
+    session = machine(turn_detection=None, transcription=LIVE)
+    (follow,) = session.handle(AudioHeard(SECOND))
+    assert isinstance(follow, Follow)
+    assert session.handle(Clear())[0] == Abandon(follow.item_id)
+    assert types(session.handle(Clear())) == ["input_audio_buffer.cleared"], "once"
+
+
+def test_a_live_turn_goes_on_as_it_began() -> None:
+    session = machine(transcription=LIVE)
+    _, follow = session.handle(frames(SPEECH, SPEECH, SPEECH))
+    assert isinstance(follow, Follow)
+    session.handle(SessionUpdate(session={"audio": {"input": {"turn_detection": None, "transcription": None}}}))
+    assert session.handle(Listening()) == []
+    session.handle(AudioHeard(SECOND))
+    done = session.handle(Commit())
+    assert [step.how for step in done if isinstance(step, Recognise)] == [follow.how]
+    assert sent(done)[0]["item_id"] == follow.item_id
+
+
 class Sessions(RuleBasedStateMachine):
     """Anything in any order: nothing is said twice, every turn is ordered, whole and answered once."""
 
@@ -253,6 +316,7 @@ class Sessions(RuleBasedStateMachine):
         self.speaking: str | None = None
         self.previous: str | None = None
         self.open: dict[str, str] = {}
+        self.followed: Follow | None = None
 
     def do(self, happening: Happening) -> list[ServerEvent]:
         done = self.machine.handle(happening)
@@ -261,11 +325,26 @@ class Sessions(RuleBasedStateMachine):
                 case Forget(before):
                     assert self.forgotten <= before <= self.heard
                     self.forgotten = before
-                case Recognise(item_id, start, end):
+                case Follow(item_id, start):
+                    assert self.followed is None
+                    assert self.turn_end <= start <= self.heard
+                    assert self.forgotten <= start, "its audio is still there"
+                    self.followed = step
+                    self.open[item_id] = ""
+                case Abandon(item_id):
+                    assert self.followed is not None
+                    assert self.followed.item_id == item_id
+                    self.followed = None
+                    del self.open[item_id]
+                case Recognise(item_id, start, end, how):
                     assert self.turn_end <= start < end <= self.heard
                     assert self.forgotten <= start, "its audio is still there"
                     self.turn_end = end
-                    self.open[item_id] = ""
+                    if self.followed is not None:
+                        assert self.followed == Follow(item_id, start, how)
+                        self.followed = None
+                    else:
+                        self.open[item_id] = ""
                 case Send(event):
                     assert event.event_id not in self.seen
                     self.seen.add(event.event_id)
@@ -287,6 +366,8 @@ class Sessions(RuleBasedStateMachine):
                 self.previous, self.speaking = event.item_id, None
             case ItemAdded():
                 assert event.item.id == self.previous
+            case TranscriptionPartial():
+                assert event.item_id in self.open
             case TranscriptionDelta():
                 assert event.delta
                 self.open[event.item_id] += event.delta
@@ -322,6 +403,8 @@ class Sessions(RuleBasedStateMachine):
                 {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}},
                 {"transcription": None},
                 {"transcription": {"model": "known"}},
+                {"transcription": {"model": "known", "delay": "minimal"}},
+                {"transcription": {"model": "known", "delay": None}},
                 {"transcription": {"model": "unheard-of"}},
                 {"format": {"type": "audio/pcmu"}},
             ]
@@ -335,15 +418,24 @@ class Sessions(RuleBasedStateMachine):
             self.do(Listening())  # as the handler does, which must have another ear
             self.speaking = None
 
+    def ended(self) -> list[str]:
+        """Items that may be done: not the one that is still being spoken."""
+        return sorted(item for item in self.open if self.followed is None or item != self.followed.item_id)
+
     @precondition(lambda self: self.open)
     @rule(data=st.data(), text=st.text(" ab", max_size=4))
     def recognise(self, data: st.DataObject, text: str) -> None:
         self.do(said(data.draw(st.sampled_from(sorted(self.open))), text))
 
     @precondition(lambda self: self.open)
+    @rule(data=st.data(), text=st.text(" ab", max_size=4))
+    def guess(self, data: st.DataObject, text: str) -> None:
+        self.do(Guessed(data.draw(st.sampled_from(sorted(self.open))), text))
+
+    @precondition(lambda self: self.ended())
     @rule(data=st.data(), fails=st.booleans())
     def end(self, data: st.DataObject, fails: bool) -> None:
-        item_id = data.draw(st.sampled_from(sorted(self.open)))
+        item_id = data.draw(st.sampled_from(self.ended()))
         self.do(RecognitionEnded(item_id, error=EngineFailed("no") if fails else None))
         assert item_id not in self.open
 

@@ -87,7 +87,26 @@ def test_what_was_off_comes_back_with_defaults() -> None:
     assert shown(on)["transcription"] == {"model": "known", "language": "de"}
 
 
-@pytest.mark.parametrize(("eagerness", "silence_ms"), [("low", 2000), ("auto", 1000), ("medium", 1000), ("high", 500)])
+@pytest.mark.parametrize(("delay", "intervals"), [(None, 0), ("minimal", 1), ("low", 2), ("xhigh", 5)])
+def test_turns_are_live_with_a_delay_and_heard_the_rarer_the_longer_it_is(delay: str | None, intervals: int) -> None:
+    how = of_input(FIRST, transcription={"delay": delay}).audio.input.transcription
+    assert how is not None
+    assert how.hearing_intervals == intervals
+
+
+def test_what_is_of_live_turns_only_and_what_they_do_not_have() -> None:
+    live = of_input(FIRST, transcription={"delay": "low", "partials": True})
+    assert shown(live)["transcription"] == {"model": "known", "delay": "low", "partials": True}
+    with pytest.raises(BadRequest) as refused:
+        of_input(live, transcription={"delay": None})
+    assert refused.value.param == "session.audio.input.transcription.partials"
+    with pytest.raises(BadRequest) as refused:
+        update(live, include=["item.input_audio_transcription.logprobs"])
+    assert refused.value.param == "session.include"
+    assert shown(of_input(live, transcription={"delay": None, "partials": False}))
+
+
+@pytest.mark.parametrize(("eagerness", "silence_ms"), [("low", 2000), ("medium", 1000), ("auto", 1000), ("high", 500)])
 def test_semantic_detection_is_silence_by_eagerness(eagerness: str, silence_ms: int) -> None:
     session = of_input(FIRST, turn_detection={"type": "semantic_vad", "eagerness": eagerness})
     assert shown(session)["turn_detection"] == {"type": "semantic_vad", "eagerness": eagerness}
