@@ -16,7 +16,7 @@ from daemons import Daemon, running, transcribe
 ENTRY = """
 id = "{name}"
 engine = "{engine}"
-runtime = "qwen-asr"
+runtime = "{runtime}"
 task = "{task}"
 languages = ["en", "zh"]
 path = "{path}"
@@ -42,24 +42,28 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, state_dir: Path, tiny_qwen:
         ("tiny", "qwen_asr", "transcribe", tiny_qwen / "asr"),
         ("tiny-aligner", "qwen_aligner", "align", tiny_qwen / "aligner"),
         ("mistaken", "qwen_asr", "transcribe", tiny_qwen / "aligner"),
+        ("packaged", "qwen_asr_package", "transcribe", tiny_qwen / "asr"),
     ):
+        runtime = "qwen-asr-package" if engine == "qwen_asr_package" else "qwen-asr"
         (directory / f"models.d/{name}.toml").write_text(
-            ENTRY.format(name=name, engine=engine, task=task, path=path), encoding="utf-8"
+            ENTRY.format(name=name, engine=engine, runtime=runtime, task=task, path=path), encoding="utf-8"
         )
     with running(directory, state_dir) as started:
         yield started
 
 
-def test_it_transcribes_is_parked_and_is_back_from_what_it_holds(daemon: Daemon) -> None:
+@pytest.mark.parametrize("model", ["tiny", "packaged"])
+def test_it_transcribes_is_parked_and_is_back_from_what_it_holds(model: str, daemon: Daemon) -> None:
+    """Through transformers' own classes, and where the catalogue says so through the authors' package."""
     for _ in range(2):
-        status, answer = transcribe(daemon, noise(40), model="tiny", response_format="verbose_json")
+        status, answer = transcribe(daemon, noise(40), model=model, response_format="verbose_json")
         assert status == 200, answer
         heard = json.loads(answer)
         assert heard["text"] == "hello brave new world hello brave new world"
         assert heard["language"] == "english"
         assert len(heard["segments"]) == 2
-        assert daemon.ctl("park", "tiny").returncode == 0
-        assert daemon.model("tiny")["state"] == "parked"
+        assert daemon.ctl("park", model).returncode == 0
+        assert daemon.model(model)["state"] == "parked"
 
 
 def test_the_models_are_listed_with_their_task(daemon: Daemon) -> None:

@@ -86,9 +86,9 @@ class Engine(engine.Engine, engine.Transcriber):
         if request.translate_to:
             raise BadRequest(f"{self.spec.model} does not translate", param="translate_to")
         asked = _Asked(
-            self._name(request.language, "language"),
-            [self._name(language, "languages[]") for language in request.languages],
-            self._context(request),
+            qwen3.name_of_language(self.spec, request.language, "language"),
+            [qwen3.name_of_language(self.spec, language, "languages[]") for language in request.languages],
+            self._checkpoint.context(request),
             request.temperature,
         )
         spoken: dict[str, int] = {}
@@ -141,24 +141,6 @@ class Engine(engine.Engine, engine.Transcriber):
                 ),
                 writing.language(),
             )
-
-    def _name(self, language: str, param: str) -> str:
-        """What the model calls a language, "" where it is to find out. Raises BadRequest for one it does not know."""
-        if not language.strip():
-            return ""
-        try:
-            return qwen3.LANGUAGES[qwen3.code_of_language(language)]
-        except KeyError as error:
-            raise BadRequest(
-                f"{self.spec.model} does not know the language {language!r}",
-                hint="audioctl models lists the languages of each model; leave language out to have it recognised",
-                param=param,
-            ) from error
-
-    def _context(self, request: Transcribe) -> str:
-        """What stands before the audio: the prompt, and the words that may be heard."""
-        lines = [request.prompt.strip(), ", ".join(word.strip() for word in request.keywords if word.strip())]
-        return self._checkpoint.plain("\n".join(filter(None, lines)))
 
     def _begin(self, chunk: Audio, asked: _Asked, before: str = "", limit: int = 0) -> _Writing:
         """The model's input for a chunk, computed on the job's own thread."""
