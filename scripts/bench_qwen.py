@@ -3,7 +3,7 @@
     bench_qwen.py up ENGINE DIRECTORY                     import, reading and loading: seconds and memory
     bench_qwen.py calls ENGINE SCRIPTED NOISE COUNT       the engine and its library on the same call, in turns
     bench_qwen.py hour ENGINE DIRECTORY WAV MINUTES       peak memory of long audio
-    bench_qwen.py card DIRECTORY DEVICE DTYPE CAP_GB COMPARE
+    bench_qwen.py card DIRECTORY DEVICE DTYPE CAP_GB SECONDS...
                                                           time and memory of qwen_asr, for lengths and batches
 
 Asserts nothing. Knows the inside of the engines: what is forced here, such as how many tokens, no user can ask for.
@@ -24,7 +24,7 @@ STARTED = time.perf_counter()
 TOKENS_PER_S = 150 * 4 / 3 / 60
 """150 words a minute, four tokens to three words."""
 
-LENGTHS_S, BATCHES = (10, 60, 600), (1, 8)
+BATCHES = (1, 8)
 
 
 def status_mb(field: str) -> float:
@@ -201,8 +201,8 @@ class Memory:
             self._cuda.synchronize()
 
 
-def card(directory: str, device: str, dtype: str, cap_gb: float, compare: bool) -> None:
-    """qwen_asr as it computes, with as many tokens to a chunk as somebody says in it."""
+def card(directory: str, device: str, dtype: str, cap_gb: float, lengths_s: Sequence[int]) -> None:
+    """qwen_asr as it computes, with as many tokens to a chunk as somebody says in it; 0 for no cap on the memory."""
     import torch
 
     from audioworker.engines import qwen_asr
@@ -222,7 +222,7 @@ def card(directory: str, device: str, dtype: str, cap_gb: float, compare: bool) 
     figures["load_s"] = round(timed(lambda: (it.load(), memory.settle())), 3)
     figures["loaded_mb"] = memory.now_mb()
     figures["warm_s"] = round(timed(lambda: (it.warm(), memory.settle())), 3)
-    for seconds in LENGTHS_S:
+    for seconds in lengths_s:
         for batch in BATCHES:
             memory.forget()
             key = f"{seconds}_s_times_{batch}"
@@ -237,7 +237,7 @@ def card(directory: str, device: str, dtype: str, cap_gb: float, compare: bool) 
                 "real_time_factor": round(took_s / seconds / batch, 4),
                 "peak_mb": memory.peak_mb(),
             }
-    if compare:
+    if not cap_gb:
         figures["decoding_100_tokens"] = compiled(it, memory)
     say(figures)
 
@@ -289,8 +289,8 @@ def main(arguments: Sequence[str]) -> None:
             calls(name, scripted, endless, int(count))
         case ["hour", name, directory, file, minutes]:
             hour(name, directory, file, int(minutes))
-        case ["card", directory, device, dtype, cap_gb, compare]:
-            card(directory, device, dtype, float(cap_gb), compare == "compare")
+        case ["card", directory, device, dtype, cap_gb, *lengths_s]:
+            card(directory, device, dtype, float(cap_gb), [int(seconds) for seconds in lengths_s])
         case _:
             sys.exit(__doc__)
 

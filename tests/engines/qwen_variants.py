@@ -23,7 +23,9 @@ from audioproto.types import PCM_RATE_IN, EngineSpec
 from audioproto.worker import Segment, Transcribe
 from audioworker import engine
 
-LENGTHS_S = (0.5, 1.0, 2.3, 4.0, 7.9)
+LENGTHS_S = (1.0, 1.7, 2.3, 4.0, 7.9)
+"""From one second on: transformers fills up the spectrogram of what is shorter, and its tower gives a little else."""
+
 TOKENS = 40
 
 Fields = dict[str, Any]
