@@ -55,10 +55,11 @@ def model_dir(entries: dict[str, ModelEntry], places: install.Places) -> Callabl
 
 @pytest.fixture(scope="session")
 def runtime_python(entries: dict[str, ModelEntry], places: install.Places) -> Callable[[str], Path]:
-    """The Python of an engine's runtime, by the engine's name."""
+    """The Python of an engine's runtime, by the engine's name. One that no model comes with has the engine's name."""
 
     def find(engine: str) -> Path:
-        runtime = next(entry.runtime for entry in entries.values() if entry.engine == engine)
+        named = (entry.runtime for entry in entries.values() if entry.engine == engine)
+        runtime = next(named, engine.replace("_", "-"))
         python = build.find(runtime, places.locks_dir, places.runtimes_dir)
         assert python is not None, f"the runtime {runtime} is not built: run scripts/test"
         return python
@@ -70,6 +71,7 @@ TINY: dict[str, dict[str, str]] = {
     "asr": {},
     "asr-hf": {"layout": "hf"},
     "chinese": {"text": "你好世界。", "language": "Chinese", "layout": "hf"},
+    "chinese-released": {"text": "你好世界。", "language": "Chinese"},
     "noise": {"mode": "random"},
     "noise-hf": {"mode": "random", "layout": "hf"},
     "aligner": {"kind": "aligner"},

@@ -97,11 +97,14 @@ class Worker:
         self._send_with(samples, Transcribe(self._jobs, samples.size, **fields))  # type: ignore[arg-type]
         return self._jobs
 
-    def align(self, samples: Samples, passages: list[Passage], language: str = "") -> list[Segment]:
+    def begin_align(self, samples: Samples, passages: list[Passage], language: str = "") -> int:
         self._jobs += 1
         self._brought[self._jobs] = []
         self._send_with(samples, Align(self._jobs, samples.size, passages, language))
-        messages, end = self.finish(self._jobs)
+        return self._jobs
+
+    def align(self, samples: Samples, passages: list[Passage], language: str = "") -> list[Segment]:
+        messages, end = self.finish(self.begin_align(samples, passages, language))
         assert isinstance(end, Done), end
         return [message for message in messages if isinstance(message, Segment)]
 

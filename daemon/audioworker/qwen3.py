@@ -1,6 +1,7 @@
 """Qwen3-ASR's checkpoints through transformers' own classes: read from disk, held in memory, moved to a device.
 
-Owns the layouts, the languages and the prompt that the models were trained with. Recognises and aligns nothing.
+Owns the layouts, the languages and the prompt that the models were trained with. Recognises and aligns nothing. What
+does not name a class of transformers serves the authors' package too.
 
 Two layouts are read: that of the `-hf` repositories, and the released one, whose config.json has a `thinker_config`.
 transformers takes the latter for its own, finds none of its weights and makes up random ones, so it is turned into the
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from audioproto.errors import AudiodError, BadRequest, ConfigInvalid, ModelNotInstalled
 from audioproto.languages import code_of
 from audioproto.types import EngineSpec
+from audioproto.worker import Transcribe
 
 if TYPE_CHECKING:
     import torch
@@ -95,14 +97,21 @@ class Checkpoint:
     model: Any
     processor: Any
     config: Any
-    control: re.Pattern[str]
-    """Every text that the tokenizer takes for one of its marks."""
+
+    def __post_init__(self) -> None:
+        marks = sorted(self.processor.tokenizer.get_added_vocab(), key=len, reverse=True)
+        self._control = re.compile("|".join([*map(re.escape, marks), r"<\|[^<>|]{0,40}\|>"]))
 
     def plain(self, text: str) -> str:
         """`text` without anything that the model would take for an order."""
-        while (less := self.control.sub("", text)) != text:
+        while (less := self._control.sub("", text)) != text:
             text = less
         return text
+
+    def context(self, request: Transcribe) -> str:
+        """What stands before the audio: the prompt, and the words that may be heard."""
+        lines = [request.prompt.strip(), ", ".join(word.strip() for word in request.keywords if word.strip())]
+        return self.plain("\n".join(filter(None, lines)))
 
     def id_of(self, mark: str) -> int:
         number: int = self.processor.tokenizer.convert_tokens_to_ids(mark)
@@ -118,6 +127,10 @@ def options(spec: EngineSpec, engine: str, defaults: dict[str, Any]) -> dict[str
     for name, possible in (("dtype", DTYPES), ("attention", ATTENTION)):
         if chosen[name] not in possible:
             raise BadRequest(f"{spec.model}: {name} must be one of {', '.join(possible)}")
+    if "chunk_s" in chosen and not (type(chosen["chunk_s"]) is int and 5 <= chosen["chunk_s"] <= 300):
+        raise BadRequest(f"{spec.model}: chunk_s must be a whole number from 5 to 300")
+    if "vad" in chosen and type(chosen["vad"]) is not bool:
+        raise BadRequest(f"{spec.model}: vad must be true or false")
     return chosen
 
 
@@ -126,6 +139,20 @@ def code_of_language(language: str) -> str:
     code = code_of(language)
     by_name = {name.lower(): code for code, name in LANGUAGES.items()}
     return _DIALECTS.get(code, by_name.get(code, code))
+
+
+def name_of_language(spec: EngineSpec, language: str, param: str) -> str:
+    """What the models call a language, "" where they are to find out. Raises BadRequest for one they do not know."""
+    if not language.strip():
+        return ""
+    try:
+        return LANGUAGES[code_of_language(language)]
+    except KeyError as error:
+        raise BadRequest(
+            f"{spec.model} does not know the language {language!r}",
+            hint="audioctl models lists the languages of each model; leave language out to have it recognised",
+            param=param,
+        ) from error
 
 
 def prepare_torch() -> None:
@@ -150,36 +177,40 @@ def read(spec: EngineSpec, kind: Kind, dtype: str, attention: str) -> Checkpoint
     from transformers import Qwen3ASRForConditionalGeneration, Qwen3ASRForTokenClassification
 
     directory = Path(spec.model_dir)
-    given = _configuration(spec, directory)
-    released = "thinker_config" in given
-    found = _kind(given)
-    if found != kind:
-        raise ConfigInvalid(
-            f"{spec.model}: {directory} holds {'a forced aligner' if found == 'aligner' else 'a recogniser'}, "
-            f"not {'a forced aligner' if kind == 'aligner' else 'a recogniser'}",
-            hint="audioctl models path shows where each model's files are",
-        )
-    weights = _weights(spec, directory)
+    given = configuration(spec, directory, kind)
+    released = is_released(given)
+    tensors = weights(spec, directory)
     if released:
-        weights = {_renamed(name, kind): tensor for name, tensor in weights.items()}
-    config = _native(given, "lm_head.weight" in weights) if released else _read_native(directory)
+        tensors = {_renamed(name, kind): tensor for name, tensor in tensors.items()}
+    config = _native(given, "lm_head.weight" in tensors) if released else _read_native(directory)
     if config.tie_word_embeddings:
-        weights.pop("lm_head.weight", None)
+        tensors.pop("lm_head.weight", None)
     made = Qwen3ASRForConditionalGeneration if kind == "asr" else Qwen3ASRForTokenClassification
     try:
         model, info = made.from_pretrained(
             None,
             config=config,
-            state_dict=weights,
+            state_dict=tensors,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             attn_implementation=attention,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, with the others
         )
     except ImportError as error:
-        raise ConfigInvalid(
-            f"{spec.model}: attention = {attention!r} does not work here: {error}", hint='set attention = "sdpa"'
-        ) from error
+        raise no_attention(spec, attention, error) from error
+    require_whole(spec, directory, info)
+    model.eval()
+    return Checkpoint(model, _processor(spec, directory, released, config), config)
+
+
+def no_attention(spec: EngineSpec, attention: str, error: Exception) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"{spec.model}: attention = {attention!r} does not work here: {error}", hint='set attention = "sdpa"'
+    )
+
+
+def require_whole(spec: EngineSpec, directory: Path, info: dict[str, Any]) -> None:
+    """Raise ConfigInvalid where the library's report says that a tensor was missing, or there was one too many."""
     wrong = {what: names for what, names in info.items() if names}
     if wrong:
         what, names = next(iter(wrong.items()))
@@ -188,30 +219,41 @@ def read(spec: EngineSpec, kind: Kind, dtype: str, attention: str) -> Checkpoint
             f"{what.replace('_', ' ')}: {', '.join(sorted(map(str, names))[:3])}",
             hint=f"audioctl models pull {spec.model}",
         )
-    model.eval()
-    processor = _processor(spec, directory, released, config)
-    marks = sorted(processor.tokenizer.get_added_vocab(), key=len, reverse=True)
-    control = re.compile("|".join([*map(re.escape, marks), r"<\|[^<>|]{0,40}\|>"]))
-    return Checkpoint(model, processor, config, control)
 
 
-def _configuration(spec: EngineSpec, directory: Path) -> dict[str, Any]:
+def is_released(given: dict[str, Any]) -> bool:
+    """Whether a config.json is that of the released layout, and not of the `-hf` one."""
+    return "thinker_config" in given
+
+
+def configuration(spec: EngineSpec, directory: Path, kind: Kind) -> dict[str, Any]:
+    """The config.json of a checkpoint of that kind.
+
+    Raises ModelNotInstalled where it is missing or cut off, and ConfigInvalid where it is another model's.
+    """
     try:
         given = json.loads((directory / "config.json").read_bytes())
     except FileNotFoundError as error:
-        raise _incomplete(spec, f"{directory} has no config.json") from error
+        raise incomplete(spec, f"{directory} has no config.json") from error
     except ValueError as error:
-        raise _incomplete(spec, f"{directory}/config.json is not whole: {error}") from error
+        raise incomplete(spec, f"{directory}/config.json is not whole: {error}") from error
     if not isinstance(given, dict) or ("thinker_config" not in given and given.get("model_type") != "qwen3_asr"):
         what = given.get("model_type") if isinstance(given, dict) else None
         raise ConfigInvalid(
             f"{spec.model}: {directory} holds no Qwen3-ASR checkpoint: its config.json says model_type {what!r}",
             hint=f"audioctl models pull {spec.model}, or set `path` to a directory of Qwen3-ASR",
         )
+    found = _kind(given)
+    if found != kind:
+        raise ConfigInvalid(
+            f"{spec.model}: {directory} holds {'a forced aligner' if found == 'aligner' else 'a recogniser'}, "
+            f"not {'a forced aligner' if kind == 'aligner' else 'a recogniser'}",
+            hint="audioctl models path shows where each model's files are",
+        )
     return given
 
 
-def _incomplete(spec: EngineSpec, message: str) -> AudiodError:
+def incomplete(spec: EngineSpec, message: str) -> AudiodError:
     return ModelNotInstalled(f"{spec.model}: {message}", hint=f"audioctl models pull {spec.model}")
 
 
@@ -264,8 +306,8 @@ def _renamed(name: str, kind: Kind) -> str:
     return name
 
 
-def _weights(spec: EngineSpec, directory: Path) -> dict[str, Any]:
-    """All tensors by name, mapped from their files: no copy is made."""
+def weights(spec: EngineSpec, directory: Path) -> dict[str, Any]:
+    """All tensors by name, mapped from their files: no copy is made. Raises ModelNotInstalled."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -274,14 +316,14 @@ def _weights(spec: EngineSpec, directory: Path) -> dict[str, Any]:
     if index.exists():
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     if not names:
-        raise _incomplete(spec, f"{directory} has no safetensors file")
-    weights: dict[str, Any] = {}
+        raise incomplete(spec, f"{directory} has no safetensors file")
+    tensors: dict[str, Any] = {}
     for name in names:
         try:
-            weights |= load_file(directory / name)
+            tensors |= load_file(directory / name)
         except (FileNotFoundError, SafetensorError) as error:
-            raise _incomplete(spec, f"{directory / name} is missing or cut off: {error}") from error
-    return weights
+            raise incomplete(spec, f"{directory / name} is missing or cut off: {error}") from error
+    return tensors
 
 
 def _processor(spec: EngineSpec, directory: Path, released: bool, config: Any) -> Any:
@@ -292,7 +334,7 @@ def _processor(spec: EngineSpec, directory: Path, released: bool, config: Any) -
             return Qwen3ASRProcessor.from_pretrained(directory)
         tokenizer = AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError, TypeError) as error:
-        raise _incomplete(spec, f"the tokenizer in {directory} is not whole: {error}") from error
+        raise incomplete(spec, f"the tokenizer in {directory} is not whole: {error}") from error
     return Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(feature_size=config.audio_config.num_mel_bins), tokenizer)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from audioproto.types import PCM_RATE_IN
-from audioproto.worker import Delta, Done, Passage, Paused, Segment
+from audioproto.worker import Delta, Done, Failed, Passage, Paused, Segment
 from audioworker import alignment
 from daemons import TOP
 from zygotes import Samples, Worker, Zygote, recording
@@ -383,3 +383,11 @@ def test_the_words_are_those_that_the_model_was_trained_with(
 
 def test_an_aligner_does_not_transcribe(aligner: Worker) -> None:
     assert aligner.refusal(noise(1)).error.code == "unsupported_task"
+
+
+def test_a_recogniser_does_not_align(asr: Worker) -> None:
+    messages, end = asr.finish(asr.begin_align(noise(1), [Passage(0.0, 1.0, "Hello")]))
+    assert messages == []
+    assert isinstance(end, Failed)
+    assert (end.error.code, end.error.message) == ("unsupported_task", "tiny-asr does not align")
+    assert text_of(asr.transcribe(noise(1))[0]) == TEXT

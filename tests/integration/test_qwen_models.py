@@ -18,7 +18,7 @@ from daemons import AUDIO, Daemon, form, running, transcribe
 ENTRY = """
 id = "{name}"
 engine = "{engine}"
-runtime = "qwen-asr"
+runtime = "{runtime}"
 task = "{task}"
 languages = ["en", "zh"]
 path = "{path}"
@@ -42,29 +42,34 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, state_dir: Path, tiny_qwen:
     directory = tmp_path_factory.mktemp("daemon")
     (directory / "models.d").mkdir()
     hears = "exact_words = false"
+    all_sounds = f"{hears}\n[options]\nvad = false"
     for name, engine, task, path, more in (
         ("tiny", "qwen_asr", "transcribe", tiny_qwen / "asr", hears),
-        ("tiny-noise", "qwen_asr", "transcribe", tiny_qwen / "asr", f"{hears}\n[options]\nvad = false"),
+        ("tiny-noise", "qwen_asr", "transcribe", tiny_qwen / "asr", all_sounds),
+        ("packaged", "qwen_asr_package", "transcribe", tiny_qwen / "asr", all_sounds),
         ("tiny-aligner", "qwen_aligner", "align", tiny_qwen / "aligner", ""),
         ("mistaken", "qwen_asr", "transcribe", tiny_qwen / "aligner", ""),
     ):
+        runtime = "qwen-asr-package" if engine == "qwen_asr_package" else "qwen-asr"
         (directory / f"models.d/{name}.toml").write_text(
-            ENTRY.format(name=name, engine=engine, task=task, path=path, more=more), encoding="utf-8"
+            ENTRY.format(name=name, engine=engine, runtime=runtime, task=task, path=path, more=more), encoding="utf-8"
         )
     with running(directory, state_dir) as started:
         yield started
 
 
-def test_it_transcribes_is_parked_and_is_back_from_what_it_holds(daemon: Daemon) -> None:
+@pytest.mark.parametrize("model", ["tiny-noise", "packaged"])
+def test_it_transcribes_is_parked_and_is_back_from_what_it_holds(model: str, daemon: Daemon) -> None:
+    """Through transformers' own classes, and where the catalogue says so through the authors' package."""
     for _ in range(2):
-        status, answer = transcribe(daemon, noise(40), model="tiny-noise", response_format="verbose_json")
+        status, answer = transcribe(daemon, noise(40), model=model, response_format="verbose_json")
         assert status == 200, answer
         heard = json.loads(answer)
         assert heard["text"] == "hello brave new world hello brave new world"
         assert heard["language"] == "english"
         assert len(heard["segments"]) == 2
-        assert daemon.ctl("park", "tiny-noise").returncode == 0
-        assert daemon.model("tiny-noise")["state"] == "parked"
+        assert daemon.ctl("park", model).returncode == 0
+        assert daemon.model(model)["state"] == "parked"
 
 
 def test_the_models_are_listed_with_their_task(daemon: Daemon) -> None:
@@ -137,7 +142,12 @@ def test_accurate_subtitles_without_an_aligner_are_refused_before_anybody_listen
 ) -> None:
     (tmp_path / "models.d").mkdir()
     entry = ENTRY.format(
-        name="tiny", engine="qwen_asr", task="transcribe", path=tiny_qwen / "asr", more="exact_words = false"
+        name="tiny",
+        engine="qwen_asr",
+        runtime="qwen-asr",
+        task="transcribe",
+        path=tiny_qwen / "asr",
+        more="exact_words = false",
     )
     (tmp_path / "models.d/tiny.toml").write_text(entry, encoding="utf-8")
     with running(tmp_path, state_dir) as alone:

@@ -11,6 +11,9 @@ The spectrogram, the audio tower, the tokenizer and the decoder are the library'
     scripted aligner  a time is the share of <timestamp> among the tokens so far: 0.08 s times round(99 * share)
     random            letters that depend on the audio, without an end
 
+With `size` "0.6b" a checkpoint has the dimensions of the released one, and weights as a model has before it is trained:
+what it says is noise of any tokens, but it takes the memory and the time of the real one.
+
 Special tokens have the ids of the released checkpoints. Knows nothing of audiod.
 """
 
@@ -58,6 +61,14 @@ AUDIO_TOKENS = {
     "audio_bos_token": "<|audio_start|>",
     "audio_eos_token": "<|audio_end|>",
 }
+
+CHAT_TEMPLATE = (
+    "<|im_start|>system\n{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}<|im_end|>\n"
+    "<|im_start|>user\n{% for m in messages if m.role == 'user' %}{% for part in m.content if part.type == 'audio' %}"
+    "<|audio_start|><|audio_pad|><|audio_end|>{% endfor %}{% endfor %}<|im_end|>\n"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Says what that of the released checkpoints does."""
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {
@@ -112,31 +123,52 @@ def write_tokenizer(directory: Path, words: list[str]) -> dict[str, int]:
     return vocabulary
 
 
-def configuration(kind: str) -> Qwen3ASRConfig:
-    audio = {
-        "model_type": "qwen3_asr_encoder",
-        "num_mel_bins": 128,
+AUDIO = {
+    "tiny": {
         "encoder_layers": 1,
         "encoder_attention_heads": 2,
         "encoder_ffn_dim": 32,
         "d_model": 16,
         "output_dim": HIDDEN,
         "downsample_hidden_size": 4,
-    }
-    text = {
-        "model_type": "qwen3",
-        "vocab_size": 151_936,
+    },
+    "0.6b": {
+        "encoder_layers": 18,
+        "encoder_attention_heads": 14,
+        "encoder_ffn_dim": 3584,
+        "d_model": 896,
+        "output_dim": 1024,
+        "downsample_hidden_size": 480,
+    },
+}
+TEXT = {
+    "tiny": {
         "hidden_size": HIDDEN,
         "intermediate_size": HIDDEN,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "head_dim": 16,
-        "max_position_embeddings": 65_536,
         "tie_word_embeddings": False,
-    }
+    },
+    "0.6b": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def configuration(kind: str, size: str) -> Qwen3ASRConfig:
+    audio = {"model_type": "qwen3_asr_encoder", "num_mel_bins": 128} | AUDIO[size]
+    text = {"model_type": "qwen3", "vocab_size": 151_936, "max_position_embeddings": 65_536} | TEXT[size]
     labels = {"num_labels": CLASSES} if kind == "aligner" else {}
-    return Qwen3ASRConfig(audio_config=audio, text_config=text, tie_word_embeddings=False, **labels)
+    tied = bool(text["tie_word_embeddings"])
+    return Qwen3ASRConfig(audio_config=audio, text_config=text, tie_word_embeddings=tied, **labels)
 
 
 def silence_blocks(decoder: Any) -> None:
@@ -200,6 +232,9 @@ def release(directory: Path, kind: str) -> None:
     native = json.loads((directory / "config.json").read_text())
     audio, text = native["audio_config"], native["text_config"]
     text["rope_theta"] = text.pop("rope_parameters", {}).get("rope_theta", 10_000.0)
+    quarter = text["head_dim"] // 8  # in sum they are half the head, as 24, 20, 20 of the released ones
+    sections = [text["head_dim"] // 2 - 2 * quarter, quarter, quarter]
+    text["rope_scaling"] = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": sections}
     thinker = {
         "model_type": "qwen3_asr" if kind == "asr" else "qwen3_forced_aligner",
         "audio_config": audio | {"model_type": "qwen3_asr_audio_encoder"},
@@ -235,6 +270,7 @@ def release(directory: Path, kind: str) -> None:
             raise SystemExit(f"what is {name}?")
     save_file(renamed, directory / "model.safetensors", metadata={"format": "pt"})
     WhisperFeatureExtractor(feature_size=128).save_pretrained(directory)
+    (directory / "chat_template.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}))
 
 
 def make(
@@ -245,16 +281,19 @@ def make(
     text: str = "hello brave new world",
     language: str = "English",
     seed: int = 0,
+    size: str = "tiny",
 ) -> None:
-    """Write one checkpoint: `kind` asr or aligner, `layout` released or hf, `mode` scripted or random."""
+    """Write one checkpoint: `kind` asr or aligner, `layout` released or hf, `mode` scripted or random, `size`."""
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     words = ["language", f" {language}", *tokens_of(text)]
     vocabulary = write_tokenizer(directory, words)
     made = Qwen3ASRForConditionalGeneration if kind == "asr" else Qwen3ASRForTokenClassification
-    model = made(configuration(kind)).eval()
+    model = made(configuration(kind, size)).eval()
     with torch.no_grad():
-        if mode == "random":
+        if size != "tiny":
+            pass  # as transformers initialises it
+        elif mode == "random":
             make_noise(model, vocabulary)
         elif kind == "aligner":
             script_times(model)

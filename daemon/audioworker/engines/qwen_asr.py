@@ -6,7 +6,7 @@ times of words are estimated by alignment.py; exact ones are another model's, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,12 +56,8 @@ class Engine(engine.Engine, engine.Transcriber):
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         options = qwen3.options(spec, "qwen_asr", _OPTIONS)
-        self._dtype, self._attention, self._chunk_s = options["dtype"], options["attention"], options["chunk_s"]
-        if type(self._chunk_s) is not int or not 5 <= self._chunk_s <= 300:
-            raise BadRequest(f"{spec.model}: chunk_s must be a whole number from 5 to 300")
-        self._vad = options["vad"]
-        if type(self._vad) is not bool:
-            raise BadRequest(f"{spec.model}: vad must be true or false")
+        self._dtype, self._attention = options["dtype"], options["attention"]
+        self._chunk_s, self._vad = options["chunk_s"], options["vad"]
         self._batcher: Batcher[float, _Writing, None] = Batcher(
             self.jobs, self._compute, spec.max_batch, spec.max_batch_wait_s
         )
@@ -69,8 +65,7 @@ class Engine(engine.Engine, engine.Transcriber):
     def prepare(self) -> None:
         self.progress("importing transformers")
         qwen3.prepare_torch()
-        if self._vad:
-            self._probabilities = speech.silero()
+        self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._checkpoint = qwen3.read(
@@ -93,14 +88,14 @@ class Engine(engine.Engine, engine.Transcriber):
         if request.translate_to:
             raise BadRequest(f"{self.spec.model} does not translate", param="translate_to")
         asked = _Asked(
-            self._name(request.language, "language"),
-            [self._name(language, "languages[]") for language in request.languages],
-            self._context(request),
+            qwen3.name_of_language(self.spec, request.language, "language"),
+            [qwen3.name_of_language(self.spec, language, "languages[]") for language in request.languages],
+            self._checkpoint.context(request),
             request.temperature,
         )
         spoken: dict[str, int] = {}
         before = ""
-        for begin, end in self._pieces(audio):
+        for begin, end in self._cut(audio, self._chunk_s):
             self.jobs.rest()
             for segment, language in self._heard(audio, begin, end, asked, before, request):
                 before = segment.text
@@ -109,15 +104,6 @@ class Engine(engine.Engine, engine.Transcriber):
             if cancelled():
                 break
         return max(spoken, key=lambda language: spoken[language], default="")
-
-    def _pieces(self, audio: Audio) -> Iterator[tuple[int, int]]:
-        if self._vad:
-            return speech.pieces(audio, self._chunk_s, self._hear)
-        return chunks.split(audio, self._chunk_s)
-
-    def _hear(self, audio: Audio) -> Iterator[float]:
-        self.jobs.rest()
-        return self._probabilities(audio)
 
     def _heard(
         self, audio: Audio, begin: int, end: int, asked: _Asked, before: str, request: Transcribe
@@ -157,24 +143,6 @@ class Engine(engine.Engine, engine.Transcriber):
                 ),
                 writing.language(),
             )
-
-    def _name(self, language: str, param: str) -> str:
-        """What the model calls a language, "" where it is to find out. Raises BadRequest for one it does not know."""
-        if not language.strip():
-            return ""
-        try:
-            return qwen3.LANGUAGES[qwen3.code_of_language(language)]
-        except KeyError as error:
-            raise BadRequest(
-                f"{self.spec.model} does not know the language {language!r}",
-                hint="audioctl models lists the languages of each model; leave language out to have it recognised",
-                param=param,
-            ) from error
-
-    def _context(self, request: Transcribe) -> str:
-        """What stands before the audio: the prompt, and the words that may be heard."""
-        lines = [request.prompt.strip(), ", ".join(word.strip() for word in request.keywords if word.strip())]
-        return self._checkpoint.plain("\n".join(filter(None, lines)))
 
     def _begin(self, chunk: Audio, asked: _Asked, before: str = "", limit: int = 0) -> _Writing:
         """The model's input for a chunk, computed on the job's own thread."""

@@ -5,7 +5,6 @@ Which words are certain is audiod/live.py's. Positions are samples at 16 kHz sin
 
 from __future__ import annotations
 
-import unicodedata
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from audiod.live import DEFAULTS, Options, StablePrefix
+from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN
 from audioproto.worker import Segment, Word
 
@@ -104,26 +104,9 @@ class LiveTurn:
 
     def _joined(self, words: Sequence[Word]) -> str:
         text = "".join(word.word for word in words)
-        return _space_between(self._last, text) + text
+        return (glue(self._last, text) if text[:1].isalnum() else "") + text
 
     def _came_at(self, word: Word) -> float:
         """When the last of its audio came."""
         end = self._origin + word.end * PCM_RATE_IN
         return next((at for arrived, at in self._arrivals if arrived >= end), self._arrivals[-1][1])
-
-
-def _space_between(before: str, after: str) -> str:
-    """What is missing between the words of two hearings: engines put no space before the first word of all.
-
-    Nothing where a script has none between words: in wide characters but Korean's, Thai and its neighbours.
-    """
-    if not before or not after or before[-1].isspace() or not after[0].isalnum():
-        return ""
-    return "" if _is_unspaced(before[-1]) or _is_unspaced(after[0]) else " "
-
-
-def _is_unspaced(character: str) -> bool:
-    script = unicodedata.name(character, "").partition(" ")[0]
-    if unicodedata.east_asian_width(character) in "WF":
-        return script != "HANGUL"
-    return script in ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
