@@ -32,19 +32,24 @@ def status_mb(field: str) -> float:
     return next(round(int(line.split()[1]) * 1024 / 1e6, 1) for line in lines if line.startswith(field + ":"))
 
 
-def made(name: str, directory: str, device: str = "cpu", dtype: str = "auto", max_batch: int = 1) -> Any:
+def made(
+    name: str, directory: str, device: str = "cpu", dtype: str = "auto", max_batch: int = 1, vad: bool = False
+) -> Any:
+    """`vad` where it is to hear speech; what is not measured with speech is noise."""
     import os
 
     from audioproto.types import EngineSpec
     from audioworker import engine
 
     cores = len(os.sched_getaffinity(0))
-    spec = EngineSpec(name, "bench", directory, device, cores, max_batch, max_batch, options={"dtype": dtype})
+    spec = EngineSpec(
+        name, "bench", directory, device, cores, max_batch, max_batch, options={"dtype": dtype, "vad": vad}
+    )
     return engine.find(name)(spec)
 
 
-def ready(*arguments: Any) -> Any:
-    it = made(*arguments)
+def ready(*arguments: Any, vad: bool = False) -> Any:
+    it = made(*arguments, vad=vad)
     it.prepare()
     it.load()
     it.warm()
@@ -152,7 +157,7 @@ def hour(name: str, directory: str, file: str, minutes: int) -> None:
 
     with wave.open(file) as opened:
         once = np.frombuffer(opened.readframes(opened.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
-    it = ready(name, directory)
+    it = ready(name, directory, vad=True)
     through(it, once)()
     audio = np.resize(once, minutes * 60 * 16_000)
     before = status_mb("VmRSS")

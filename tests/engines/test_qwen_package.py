@@ -92,7 +92,7 @@ def zygote(
         str(tiny_qwen / "noise"),
         threads=2,
         concurrency=4,
-        options={"chunk_s": 5},
+        options={"chunk_s": 5, "vad": False},
     )
     started = Zygote(runtime_python("qwen_asr_package"), spec, tmp_path_factory.mktemp("package"))
     yield started

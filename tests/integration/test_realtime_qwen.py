@@ -18,6 +18,7 @@ runtime = "qwen-asr"
 task = "transcribe"
 languages = ["en", "zh"]
 path = "{path}"
+options = {{ vad = false }} # it hears noise too
 """
 
 
