@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,62 @@ from gpu_hosts import GpuHost
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so all programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_measured = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_measured] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of several processes: another prints
+        session.config.workeroutput["measured"] = session.config.stash[_measured]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_measured] |= getattr(node, "workeroutput", {}).get("measured", {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for what, value in config.stash[_measured].items():
+        terminalreporter.write_line(f"measured: {what}: {value}")
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Printed at the end of the run: what was measured, and how much it was."""
+    return request.config.stash[_measured]
+
+
+BOXES, ENGINES = ("systemd", "image"), "engines"
+"""Folders of tests: those that share what is costly to set up, and those that take longest by themselves."""
+
+
+def _folder(nodeid: str) -> str:
+    return nodeid.removeprefix("tests/").partition("/")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Where several processes run them, what takes longest must not be left for the end.
+    order = [*BOXES, ENGINES]
+    items.sort(key=lambda item: order.index(name) if (name := _folder(item.nodeid)) in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, a file's tests stay together, for their module's daemon, and all that boot something in one process.
+
+    `--dist loadgroup` would be for this, but xdist 3.8.0 marks items in a way that pytest 9.2 does not see.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: "boxes" if _folder(nodeid) in BOXES else nodeid.partition("::")[0]
+    return scheduler
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,10 @@ class Hub:
     """Bytes after which the connection is dropped, once."""
     refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Answers to the next downloads: status and headers."""
+    list_refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """The same for the next lists."""
+    commit: str = COMMIT
+    """What it says that it has."""
     lists: bool = True
     """Whether it has the API, or only files."""
     pause_s: float = 0.0
@@ -86,6 +90,9 @@ class Hub:
     async def _list(self, request: web.Request) -> web.Response:
         if not self.lists:
             raise web.HTTPNotFound
+        if self.list_refusals:
+            status, headers = self.list_refusals.pop(0)
+            return web.Response(status=status, headers=headers)
         siblings: list[dict[str, object]] = []
         for path, data in self._repository(request).items():
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -93,9 +100,10 @@ class Hub:
             if len(data) >= LARGE_BYTES:
                 entry["lfs"] = {"sha256": sha256(data), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
-        return web.json_response({"id": "owner/name", "sha": COMMIT, "siblings": siblings})
+        return web.json_response({"id": "owner/name", "sha": self.commit, "siblings": siblings})
 
     async def _list_scope(self, request: web.Request) -> web.Response:
+        self.tokens.append(request.headers.get("Authorization", ""))
         files: list[dict[str, object]] = [{"Path": "assets", "Type": "tree", "Size": 0, "Sha256": ""}]
         for path, data in self._repository(request).items():
             files.append({"Path": path, "Type": "blob", "Size": len(data), "Sha256": sha256(data)})

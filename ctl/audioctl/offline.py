@@ -12,6 +12,7 @@ from collections.abc import Generator
 from audioctl import programs
 from audioctl.client import Client
 from audioproto.control import (
+    GetModels,
     GetRuntimes,
     InstallRuntime,
     Pull,
@@ -66,6 +67,8 @@ class Installer(Client):
 
 def _verb(request: Request) -> list[str] | None:
     match request:
+        case GetModels():
+            return ["models", "list"]
         case GetRuntimes():
             return ["runtime", "list"]
         case InstallRuntime(name):

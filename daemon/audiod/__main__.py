@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from audiod import config as configuration
 from audiod.api.auth import VARIABLE, Keys
 from audiod.config import Config
 from audioproto import __version__, process
-from audioproto.control import Progress, RuntimeList
+from audioproto.control import Progress
 from audioproto.errors import AudiodError, BadRequest
 
 _STARTED = time.monotonic()
@@ -43,9 +43,9 @@ def parser() -> argparse.ArgumentParser:
     runtime = verbs.add_parser("runtime", help="list, build, try or remove the environments of engines' libraries")
     runtime.add_argument("action", choices=("list", "install", "verify", "remove"))
     runtime.add_argument("name", nargs="?", help="the runtime, but for list")
-    models = verbs.add_parser("models", help="verify or remove an installed model; install installs one")
-    models.add_argument("action", choices=("verify", "remove"))
-    models.add_argument("name", help="the model")
+    models = verbs.add_parser("models", help="list, verify or remove models; install installs one")
+    models.add_argument("action", choices=("list", "verify", "remove"))
+    models.add_argument("name", nargs="?", help="the model, but for list")
     for verb in (runtime, models):
         verb.add_argument("--json", action="store_true", help="print JSON, progress as JSON lines")
         _add_places(verb)
@@ -116,8 +116,12 @@ def runtime(arguments: argparse.Namespace) -> int:
 
     config = read_config(arguments)
     if arguments.action == "list":
-        found = RuntimeList(runtime_command.runtimes(catalogue.load(config.catalogue_dir).values(), config.places))
-        print(msgspec.json.encode(found).decode() if arguments.json else _table(found))
+        found = runtime_command.runtimes(catalogue.load(config.catalogue_dir).values(), config.places)
+        rows = [
+            (it.runtime, it.torch or "-", it.path or ("outdated" if it.outdated else "not installed"))
+            for it in found.runtimes
+        ]
+        print(msgspec.json.encode(found).decode() if arguments.json else _table(rows))
         return 0
     if not arguments.name:
         raise BadRequest(f"{arguments.action} which runtime?", hint="audiod runtime list")
@@ -131,11 +135,23 @@ def runtime(arguments: argparse.Namespace) -> int:
 
 def models(arguments: argparse.Namespace) -> int:
     from audiod import runtime_command
-    from audiod.models import catalogue
+    from audiod.models import catalogue, install
+    from audiod.models.library import Library
 
     config = read_config(arguments)
-    do = {"verify": runtime_command.verify_model, "remove": runtime_command.remove_model}[arguments.action]
     entries = catalogue.load(config.catalogue_dir)
+    if arguments.action == "list":
+        library = Library(entries, config.aliases, lambda entry: install.missing(entry, config.places))
+        found = runtime_command.models(library, config.places)
+        rows = [
+            (it.model, it.task, "installed" if it.installed else f"lacks {it.missing}; try: {it.hint}")
+            for it in found.models
+        ]
+        print(msgspec.json.encode(found).decode() if arguments.json else _table(rows))
+        return 0
+    if not arguments.name:
+        raise BadRequest(f"{arguments.action} which model?", hint="audiod models list")
+    do = {"verify": runtime_command.verify_model, "remove": runtime_command.remove_model}[arguments.action]
     return _told(arguments, lambda say: do(arguments.name, entries, config.places, say))
 
 
@@ -159,13 +175,9 @@ def _told(arguments: argparse.Namespace, work: Callable[[Callable[[str], None]],
     return 0
 
 
-def _table(found: RuntimeList) -> str:
-    width = max((len(runtime.runtime) for runtime in found.runtimes), default=0)
-    lines = []
-    for runtime in found.runtimes:
-        state = runtime.path or ("outdated" if runtime.outdated else "not installed")
-        lines.append(f"{runtime.runtime:<{width}}  {runtime.torch or '-':<5}  {state}")
-    return "\n".join(lines)
+def _table(rows: Sequence[tuple[str, str, str]]) -> str:
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    return "\n".join(f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third}" for first, second, third in rows)
 
 
 def check_config(arguments: argparse.Namespace) -> int:

@@ -271,6 +271,7 @@ class Daemon:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            limit=1 << 20,  # of a line: pip's own words are in it
         )
         assert process.stdout is not None
         last = Progress("")

@@ -14,6 +14,7 @@ from pathlib import Path
 from audiod.models import catalogue, install
 from audiod.models.catalogue import ModelEntry
 from audiod.models.install import Places
+from audiod.runtime_command import require_owner
 from audiod.runtimes.pip import Progress
 from audioproto.errors import AudiodError, InstallFailed, Interrupted, ModelNotFound
 
@@ -33,10 +34,13 @@ def run(
 ) -> None:
     """Install the models `names`, and every embedded one with `all_embedded`; one that fails does not stop the others.
 
-    `say` takes each line of progress, from any thread, one at a time. Raises ModelNotFound before anything is done,
-    InstallFailed at the end if any failed, and Interrupted on Ctrl-C.
+    `say` takes each line of progress, from any thread, one at a time. Raises ModelNotFound, and PermissionDenied for
+    root in directories of the service's, before anything is done; InstallFailed at the end if any failed; Interrupted
+    on Ctrl-C.
     """
     entries = _choose(catalogue.load(catalogue_dir), names, all_embedded)
+    for directory in (places.runtimes_dir, places.models_dir):
+        require_owner(directory, " ".join(["systemctl start", *(f"audiod-pull@{entry.id}" for entry in entries)]))
     lacking = [entry for entry in entries if install.missing(entry, places)]
     if not lacking:
         say(f"installed: {', '.join(entry.id for entry in entries) or 'nothing was asked for'}")

@@ -26,7 +26,6 @@ from audiod.supervisor import memory
 from audiod.supervisor.cgroup import Groups
 from audiod.supervisor.zygote import Launch
 from audiod.translate.chat import Translator
-from audioproto.errors import ModelNotInstalled
 from audioproto.types import EngineSpec, VoiceKind
 
 
@@ -53,9 +52,7 @@ class Plan:
         where = self.config.places
         python = build.find(entry.runtime, where.locks_dir, where.runtimes_dir)
         if missing := install.missing(entry, where):
-            raise ModelNotInstalled(
-                f"{model} is not installed: {missing} missing", hint=f"audioctl models pull {model}"
-            )
+            raise install.not_installed(entry, missing)
         assert python is not None
         device = self.devices[model]
         spec = EngineSpec(

@@ -1,4 +1,4 @@
-"""`audiod runtime` and `audiod models`: what is installed, and one runtime or model installed, tried or removed.
+"""`audiod runtime` and `audiod models`: which there are, and one runtime or model installed, tried or removed.
 
 Reads no configuration and parses no command line; __main__ does. Never runs inside the daemon, which spawns it.
 """
@@ -12,22 +12,23 @@ from pathlib import Path
 from audiod.models import install
 from audiod.models.catalogue import ModelEntry
 from audiod.models.install import Places
+from audiod.models.library import Library
 from audiod.runtimes import build, lockfile
 from audiod.runtimes.build import Built
 from audiod.runtimes.pip import Progress
-from audioproto.control import RuntimeInfo
+from audioproto.control import ModelInfo, ModelList, RuntimeInfo, RuntimeList
 from audioproto.errors import AudiodError, ModelNotFound, NotFound, PermissionDenied
 
 
-def runtimes(entries: Iterable[ModelEntry], places: Places) -> list[RuntimeInfo]:
+def runtimes(entries: Iterable[ModelEntry], places: Places) -> RuntimeList:
     """Every runtime that can be built, alphabetically. Reads the disk and asks the driver: not for the event loop."""
     users: dict[str, list[str]] = {}
     for entry in entries:
         users.setdefault(entry.runtime, []).append(entry.id)
-    return [_info(name, users.get(name, []), places) for name in build.names(places.locks_dir)]
+    return RuntimeList([_runtime_info(name, users.get(name, []), places) for name in build.names(places.locks_dir)])
 
 
-def _info(name: str, models: list[str], places: Places) -> RuntimeInfo:
+def _runtime_info(name: str, models: list[str], places: Places) -> RuntimeInfo:
     lock = build.require_lock(name, places.locks_dir)
     built = build.built(name, places.locks_dir, places.runtimes_dir)
     fits, reason = "", ""
@@ -50,6 +51,30 @@ def _info(name: str, models: list[str], places: Places) -> RuntimeInfo:
         path=str(built.directory) if built else "",
         disk_bytes=build.disk_bytes(built.directory) if built else 0,
         download_bytes=0 if built else lock.download_bytes + (torch.download_bytes if torch else 0),
+    )
+
+
+def models(library: Library, places: Places) -> ModelList:
+    """The catalogue, in its order. Reads the disk: not for the event loop."""
+    return ModelList([_model_info(entry, library, places) for entry in library.entries.values()])
+
+
+def _model_info(entry: ModelEntry, library: Library, places: Places) -> ModelInfo:
+    missing, directory = library.missing(entry), install.model_dir(entry, places)
+    return ModelInfo(
+        model=entry.id,
+        engine=entry.engine,
+        task=entry.task,
+        description=entry.description,
+        languages=entry.languages,
+        voices=list(entry.voices),
+        aliases=library.aliases_of(entry.id),
+        licence=entry.licence,
+        installed=not missing,
+        missing=missing,
+        hint=install.remedy(entry, missing) if missing else "",
+        download_bytes=install.download_bytes(entry, places),
+        path=str(directory) if directory.is_dir() else "",
     )
 
 

@@ -320,6 +320,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     installed: bool
     missing: str = ""
     """What an uninstalled model lacks, in a few words."""
+    hint: str = ""
+    """What to type to get that."""
     download_bytes: int = 0
     path: str = ""
     """The directory of its files; empty where there are none, or they are in its runtime."""

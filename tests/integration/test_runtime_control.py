@@ -186,4 +186,8 @@ def test_without_a_daemon_the_program_does_the_same(tmp_path: Path, own_state: P
     refused = ctl("models", "verify", "kokoro-82m")
     assert refused.returncode == ModelNotInstalled.exit_status
     assert "try: audioctl models pull kokoro-82m" in refused.stderr
+    models = {model["model"]: model for model in json.loads(ctl("models", "list", "--json").stdout)["models"]}
+    assert models["hibari"]["installed"]
+    assert models["kokoro-82m"]["hint"] == "audioctl models pull kokoro-82m"
+    assert "hibari is as it should be" in ctl("models", "verify").stdout
     assert "audiod is not running" in ctl("status").stderr

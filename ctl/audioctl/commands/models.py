@@ -87,7 +87,8 @@ def _paths(names: list[str], client: Client, out: Output) -> int:
         if name not in models:
             raise ModelNotFound(f"there is no model {name!r}", hint="audioctl models")
         if not models[name].path:
-            raise ModelNotInstalled(f"there are no files of {name}", hint=f"audioctl models pull {name}")
+            hint = models[name].hint or "its weights come with its runtime: audioctl runtime"
+            raise ModelNotInstalled(f"there are no files of {name}", hint=hint)
         found[name] = models[name].path
     if out.json:
         out.document(found)
@@ -103,8 +104,8 @@ def render(models: list[ModelInfo], out: Output) -> list[str]:
         if not model.installed:
             lacking = f"lacks {clean(model.missing)}" if model.missing else "is not installed"
             download = f", {size(model.download_bytes)} to fetch" if model.download_bytes else ""
-            name = clean(model.model)
-            lines += ["", f"{name} {lacking}{download}", f"  try: audioctl models pull {name}"]
+            fix = clean(model.hint or f"audioctl models pull {model.model}")
+            lines += ["", f"{clean(model.model)} {lacking}{download}", f"  try: {fix}"]
     return lines
 
 

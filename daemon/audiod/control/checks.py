@@ -239,9 +239,14 @@ def runtime(name: str, patient: Patient) -> Iterator[Finding]:
         return
     built = build.built(name, places.locks_dir, places.runtimes_dir)
     if built is None:
-        if older := build.outdated(name, places.locks_dir, places.runtimes_dir):
+        wanted = any(patient.wanted(entry) for entry in users)
+        older = build.outdated(name, places.locks_dir, places.runtimes_dir)
+        if older and (wanted or any(install.missing(entry, places) == install.RUNTIME for entry in users)):
             yield Finding(check, FAIL, f"{older} was built for another lock file or another Python", fix)
-        elif any(map(patient.wanted, users)):
+        elif older:
+            found = f"{older} was built for another lock file or another Python, and no installed model needs it"
+            yield Finding(check, WARN, found, f"audioctl runtime remove {name}")
+        elif wanted:
             yield Finding(check, WARN, "not built", fix)
         else:
             yield Finding(check, OK, "not built, and no installed model needs it")
@@ -272,17 +277,16 @@ def model(name: str, patient: Patient) -> Iterator[Finding]:
     check = f"model {name}"
     entry, resident = patient.entries[name], patient.residents.get(name)
     places = patient.config.places
-    pull = f"audioctl models pull {name}"
     if not (Path(__file__).parents[2] / "audioworker" / "engines" / f"{entry.engine}.py").exists():
         yield Finding(check, FAIL, f"there is no engine {entry.engine!r}", "audioctl config check")
     elif lacking := install.missing(entry, places):
-        download = ByteSize(install.download_bytes(entry, places))
+        download, fix = ByteSize(install.download_bytes(entry, places)), install.remedy(entry, lacking)
         if install.installed_from(entry, places):
-            yield Finding(check, FAIL, f"was installed, but now lacks {lacking}", pull)
-        elif patient.wanted(entry):
-            yield Finding(check, FAIL if entry.preload or entry.pinned else WARN, f"lacks {lacking}", pull)
+            yield Finding(check, FAIL, f"was installed, but now lacks {lacking}", fix)
+        elif patient.wanted(entry) or entry.path:
+            yield Finding(check, FAIL if entry.preload or entry.pinned else WARN, f"lacks {lacking}", fix)
         else:
-            yield Finding(check, OK, f"not installed; `{pull}` fetches {download}")
+            yield Finding(check, OK, f"not installed; `{fix}` fetches {download}")
     elif resident is None:
         yield Finding(check, WARN, "the daemon does not know it yet", "audioctl reload")
     elif resident.state is Residency.FAILED:

@@ -37,7 +37,6 @@ from audioproto.control import (
     GetVersion,
     InstallRuntime,
     Load,
-    ModelInfo,
     ModelList,
     ModelStatus,
     Needs,
@@ -313,8 +312,8 @@ class Control:
         states += [(chapter.at, chapter.state, chapter.reason) for chapter in story]
         whole = len(story) < STORY_LENGTH
         found = outlook(manager.scheduler, model, now)
-        if missing := library.missing(library.entry(model)):
-            found = Outlook([f"it is not installed: {missing} missing"], None, f"audioctl models pull {model}")
+        if missing := library.missing(entry := library.entry(model)):
+            found = Outlook([f"it is not installed: {missing} missing"], None, install.remedy(entry, missing))
         return Story(
             model=model,
             chapters=[
@@ -329,33 +328,14 @@ class Control:
 
     def _models(self) -> ModelList:
         """What is installed is looked up anew. Reads the disk: not for the event loop."""
-        library, places = self._services.library, self._services.config.places
+        library = self._services.library
         library.look_again()
-        infos = []
-        for entry in library.entries.values():
-            missing = library.missing(entry)
-            infos.append(
-                ModelInfo(
-                    model=entry.id,
-                    engine=entry.engine,
-                    task=entry.task,
-                    description=entry.description,
-                    languages=entry.languages,
-                    voices=list(entry.voices),
-                    aliases=library.aliases_of(entry.id),
-                    licence=entry.licence,
-                    installed=not missing,
-                    missing=missing,
-                    download_bytes=install.download_bytes(entry, places),
-                    path=str(directory) if (directory := install.model_dir(entry, places)).is_dir() else "",
-                )
-            )
-        return ModelList(infos)
+        return runtime_command.models(library, self._services.config.places)
 
     def _runtimes(self) -> RuntimeList:
         """Reads the disk and asks the driver: not for the event loop."""
         services = self._services
-        return RuntimeList(runtime_command.runtimes(services.library.entries.values(), services.config.places))
+        return runtime_command.runtimes(services.library.entries.values(), services.config.places)
 
 
 async def _outcome(work: Awaitable[str | None], success: str = "") -> Progress:

@@ -150,12 +150,13 @@ class NpmSource(_Source, frozen=True, tag_field="kind", tag="npm"):
 class _RepositorySource(_Source, frozen=True):
     """Files of a repository on a model hub. `files` maps their paths to SHA-256, empty where it is not known.
 
-    What the hub itself says of a file's size and hash is checked in any case.
+    What the hub itself says of a file's size and hash is checked in any case. Without `files` they are those of the
+    source before, which is another hub with the same files.
     """
 
     repo: str
     revision: str
-    files: dict[str, str]
+    files: dict[str, str] = {}
 
     def made(self, present: Iterable[str]) -> bool:
         return self.files.keys() <= set(present)
@@ -312,9 +313,21 @@ def parse(text: str, name: str) -> ModelEntry:
         what, _, path = str(error).partition(" - at `$")
         key = path.strip("`.")
         raise ConfigInvalid(f"{name}: {key + ': ' if key else ''}{what}") from error
+    entry = msgspec.structs.replace(entry, weights=[_with_all_files(part) for part in entry.weights])
     for key, problem in _problems(entry):
         raise ConfigInvalid(f"{name}: {key}: {problem}")
     return entry
+
+
+def _with_all_files(part: Part) -> Part:
+    """The part, with the files of the source before in each hub's source that names none."""
+    sources: list[Source] = []
+    for source in part.sources:
+        before = sources[-1] if sources else None
+        if isinstance(source, _RepositorySource) and isinstance(before, _RepositorySource) and not source.files:
+            source = msgspec.structs.replace(source, files=before.files)
+        sources.append(source)
+    return msgspec.structs.replace(part, sources=sources)
 
 
 def _problems(entry: ModelEntry) -> Problems:

@@ -9,6 +9,7 @@ end; models/sources.py does. Blocks on the network, for as long as a few gigabyt
 
 from __future__ import annotations
 
+import email.utils
 import errno
 import hashlib
 import http.client
@@ -41,10 +42,11 @@ _UNREACHED_PAUSES_S = (1.0,)
 _LONGEST_PAUSE_S = 90.0
 """A hub that asks for more patience (Retry-After) has refused."""
 SLOW_BYTES_S = 64 * 1024
-"""Where another mirror is left, one that gives less over a whole window is left: a gigabyte would take five hours."""
+"""One that gives less over a whole window is left for later: a gigabyte would take five hours."""
 
 _TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name
-"""For repositories that are private or whose terms must be accepted. Source: huggingface_hub, environment variables."""
+"""For repositories that are private or whose terms must be accepted; `mirrors.hub` get it, as the operator named them.
+Source: huggingface_hub, environment variables."""
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ class _Refused(InstallFailed):
 
 
 class _Slow(InstallFailed):
-    """It gives it too slowly, and another mirror is left."""
+    """It gives it too slowly, and there are others to ask before."""
 
 
 def fetch(
@@ -68,30 +70,36 @@ def fetch(
 ) -> dict[str, Path]:
     """Where each file of `source` lies, below `scratch`: all are whole and the right ones.
 
-    Tries the base URLs `mirrors` in order; what one has brought the next goes on with. Raises InstallFailed, which
-    names each of them and why not it.
+    Tries the base URLs `mirrors` in order, and then once more those that were only slow; what one has brought the next
+    goes on with. Raises InstallFailed, which names each of them and why not it.
     """
     scope = isinstance(source, ModelScopeSource)
     if not mirrors:
         key = "mirrors.modelscope" if scope else "mirrors.hub"
         raise InstallFailed("no model hub is configured", hint=f"set {key} in audiod.toml")
-    failures: list[InstallFailed] = []
-    for base in mirrors:
+    failures: dict[str, InstallFailed] = {}
+    left = list(dict.fromkeys(mirrors))
+    while left:
+        base = left.pop(0)
         shown = without_password(base)
         try:
-            hub = _Hub(base.rstrip("/"), source, last=base == mirrors[-1], progress=progress)
+            # Whoever was too slow once is taken as it is: all others have failed.
+            hub = _Hub(base.rstrip("/"), source, patient=not left or base in failures, progress=progress)
             whole = hub.fetch(scratch)
         except InstallFailed as error:
-            failures.append(error)
+            if isinstance(error, _Slow):
+                left.append(base)
+            failures[base] = error
             progress(f"not from {shown}: {error.message.splitlines()[0]}")
         else:
             if len(mirrors) > 1:
                 progress(f"files came from {shown}")
             return whole
     if len(failures) == 1:
-        raise failures[0]
-    reasons = "\n".join(f"  {without_password(base)}: {it.message}" for base, it in zip(mirrors, failures, strict=True))
-    raise InstallFailed(f"no mirror of the hub gave {source.repo}:\n{reasons}", hint=failures[-1].hint)
+        raise failures[base]
+    reasons = "\n".join(f"  {without_password(base)}: {error.message}" for base, error in failures.items())
+    hint = next((error.hint for error in failures.values() if error.hint), "")
+    raise InstallFailed(f"no mirror of the hub gave {source.repo}:\n{reasons}", hint=hint)
 
 
 def url(base: str, source: HubSource | ModelScopeSource, path: str) -> str:
@@ -103,12 +111,12 @@ def url(base: str, source: HubSource | ModelScopeSource, path: str) -> str:
 class _Hub:
     """One base URL, and what is wanted of it."""
 
-    def __init__(self, base: str, source: HubSource | ModelScopeSource, *, last: bool, progress: Progress) -> None:
+    def __init__(self, base: str, source: HubSource | ModelScopeSource, *, patient: bool, progress: Progress) -> None:
         if not base.startswith(("https://", "http://")):
             raise InstallFailed(f"{without_password(base)} is no web address", hint="set mirrors.hub in audiod.toml")
         self._base = base
         self._source = source
-        self._last = last
+        self._patient = patient
         self._progress = progress
         self._scope = isinstance(source, ModelScopeSource)
 
@@ -126,22 +134,28 @@ class _Hub:
                 continue
             size = f", {ByteSize(remote.size_bytes)}" if remote.size_bytes else ""
             self._progress(f"downloading {path} ({number} of {len(wanted)}{size})")
-            self._download(url(self._base, self._source, path), partial[path], remote, pace)
-            try:
-                _verify(
-                    partial[path],
-                    path,
-                    remote,
-                    self._source.files[path],
-                    without_password(url(self._base, self._source, path)),
-                )
-            except InstallFailed:
-                # These bytes are no start for another attempt.
-                partial[path].unlink()
-                raise
+            self._bring(path, partial[path], remote, pace)
             whole[path].parent.mkdir(parents=True, exist_ok=True)
             partial[path].rename(whole[path])
         return whole
+
+    def _bring(self, path: str, partial: Path, remote: Remote, pace: Pace) -> None:
+        """Bring `partial` up to the whole of the file, and see that it is the right one."""
+        address = url(self._base, self._source, path)
+        while True:
+            begun_bytes = _size(partial)
+            self._download(address, partial, remote, pace)
+            try:
+                _verify(partial, path, remote, self._source.files[path], without_password(address))
+                return
+            except InstallFailed as error:
+                # These bytes are no start for another attempt.
+                pace.reached(pace.done_bytes - _size(partial))
+                partial.unlink()
+                if not begun_bytes:
+                    raise
+                # What was there before may have been wrong, and what this hub has added right.
+                self._progress(f"from the beginning: {error.message}")
 
     def _wanted(self, path: str, listed: Mapping[str, Remote] | None) -> Remote:
         pinned = self._source.files[path]
@@ -170,17 +184,17 @@ class _Hub:
             url = f"{self._base}/api/v1/models/{repo}/repo/files?{query}"
         else:
             url = f"{self._base}/api/models/{repo}/revision/{quote(revision)}?blobs=true"
-        pauses = iter(_UNREACHED_PAUSES_S)
+        pauses, patience = iter(_UNREACHED_PAUSES_S), iter(_PAUSES_S)
         while True:
             try:
-                with urllib.request.urlopen(_request(url), timeout=_TIMEOUT_S) as answer:  # noqa: S310  checked
+                with urllib.request.urlopen(self._request(url), timeout=_TIMEOUT_S) as answer:  # noqa: S310  checked
                     body = answer.read(64 << 20)
-                return _scope_listing(body) if self._scope else _hub_listing(body)
+                return _scope_listing(body) if self._scope else self._hub_listing(body)
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code in (404, 405, 501):
                     return None
-                pause_s = self._pause_s(url, error, next(pauses, None))
+                pause_s = self._pause_s(url, error, next(patience if error.code == 429 else pauses, None))
             except (OSError, http.client.HTTPException) as error:
                 pause_s = self._next_pause(url, error, next(pauses, None))
             except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
@@ -191,6 +205,7 @@ class _Hub:
         """Bring `partial` up to the whole of `url`, going on from where it ends."""
         pauses, patience = iter(_UNREACHED_PAUSES_S), iter(_PAUSES_S)
         if remote.size_bytes and _size(partial) > remote.size_bytes:
+            pace.reached(pace.done_bytes - _size(partial))
             partial.unlink()
         while not (remote.size_bytes and _size(partial) == remote.size_bytes):
             before = _size(partial)
@@ -213,17 +228,20 @@ class _Hub:
     def _pause_s(self, url: str, error: urllib.error.HTTPError, pause_s: float | None) -> float:
         """How long to wait after that answer. Raises InstallFailed where waiting is in vain."""
         if error.code in (401, 403):
-            said = f"{without_password(url)}: HTTP {error.code}: private, or its terms were not accepted"
-            raise _Refused(said, hint=f"accept its terms on the hub, and set {_TOKEN} to a token of your account")
+            said = f"{without_password(url)}: HTTP {error.code}: not there, private, or its terms were not accepted"
+            hint = f"accept its terms on the hub, and set {_TOKEN} to a token of your account"
+            raise _Refused(said, hint="" if self._scope else hint)
+        if error.code == 404:
+            said = f"{without_password(url)}: HTTP 404: there is no such repository, revision or file"
+            raise _Refused(said, hint="see `repo`, `revision` and `files` in the model's file in models.d")
         if error.code < 500 and error.code != 429:
             raise _Refused(f"{without_password(url)}: HTTP {error.code}")
-        asked = error.headers.get("Retry-After", "")
-        if asked.isdecimal() and pause_s is not None:
-            pause_s = float(asked)
-            if pause_s > _LONGEST_PAUSE_S:
-                raise _Refused(f"{without_password(url)}: HTTP {error.code}, try again in {asked} s")
-            self._progress(f"the hub asks for a pause of {asked} s (HTTP {error.code})")
-            return pause_s
+        asked_s = _asked_s(error.headers.get("Retry-After", ""))
+        if asked_s is not None and pause_s is not None:
+            if asked_s > _LONGEST_PAUSE_S:
+                raise _Refused(f"{without_password(url)}: HTTP {error.code}, try again in {asked_s:.0f} s")
+            self._progress(f"the hub asks for a pause of {asked_s:.0f} s (HTTP {error.code})")
+            return asked_s
         return self._next_pause(url, error, pause_s)
 
     def _next_pause(self, url: str, error: Exception, pause_s: float | None) -> float:
@@ -238,7 +256,7 @@ class _Hub:
 
     def _download_rest(self, url: str, partial: Path, start: int, remote: Remote, pace: Pace) -> None:
         others_bytes = pace.done_bytes - start
-        with urllib.request.urlopen(_request(url, start), timeout=_TIMEOUT_S) as answer:  # noqa: S310  checked
+        with urllib.request.urlopen(self._request(url, start), timeout=_TIMEOUT_S) as answer:  # noqa: S310  checked
             # A server that knows no ranges answers 200 with everything: begin anew.
             resumed = answer.status == http.client.PARTIAL_CONTENT
             begin = start if resumed else 0
@@ -258,37 +276,46 @@ class _Hub:
                     if now - told_at >= PAUSE_S:
                         told_at = now
                         self._progress(str(pace))
-                    if not self._last and now - began >= WINDOW_S and pace.rate_bytes_s() < SLOW_BYTES_S:
+                    if not self._patient and now - began >= WINDOW_S and pace.rate_bytes_s() < SLOW_BYTES_S:
                         raise _Slow(f"only {ByteSize(pace.rate_bytes_s())}/s for {WINDOW_S:.0f} s")
-                file.flush()
-                os.fsync(file.fileno())
         # read() takes a closed connection for the end of the file.
         if wanted and done < begin + wanted:
             raise ConnectionError(f"the connection ended after {done - begin} of {wanted} bytes")
+
+    def _request(self, url: str, start: int = 0) -> urllib.request.Request:
+        headers = {"User-Agent": "audiod", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme was checked
+        if not self._scope and (token := os.environ.get(_TOKEN)):
+            # Not for whoever the hub redirects to.
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
+        return request
+
+    def _hub_listing(self, body: bytes) -> dict[str, Remote]:
+        """Source: hub API, `GET /api/models/{repo}/revision/{revision}` with `blobs`."""
+        listed = msgspec.json.decode(body)
+        if (commit := listed.get("sha", self._source.revision)) != self._source.revision:
+            raise _Refused(f"it has {self._source.repo} at {commit}, not at {self._source.revision}")
+        found = {}
+        for file in listed["siblings"]:
+            large: dict[str, Any] = file.get("lfs") or {}
+            size = int(large.get("size") or file.get("size") or 0)
+            found[file["rfilename"]] = Remote(size, large.get("sha256", ""), "" if large else file.get("blobId") or "")
+        return found
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
-def _request(url: str, start: int = 0) -> urllib.request.Request:
-    headers = {"User-Agent": "audiod", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme was checked
-    if token := os.environ.get(_TOKEN):
-        # Not for whoever the hub redirects to.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return request
-
-
-def _hub_listing(body: bytes) -> dict[str, Remote]:
-    """Source: hub API, `GET /api/models/{repo}/revision/{revision}` with `blobs`."""
-    found = {}
-    for file in msgspec.json.decode(body)["siblings"]:
-        large: dict[str, Any] = file.get("lfs") or {}
-        size = int(large.get("size") or file.get("size") or 0)
-        found[file["rfilename"]] = Remote(size, large.get("sha256", ""), "" if large else file.get("blobId") or "")
-    return found
+def _asked_s(retry_after: str) -> float | None:
+    """Seconds that a server asks to wait; it may name a time, too (RFC 9110, 10.2.3)."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _scope_listing(body: bytes) -> dict[str, Remote]:
@@ -306,6 +333,7 @@ def _verify(file: Path, path: str, remote: Remote, pinned: str, url: str) -> Non
         raise InstallFailed(f"{url} gave {size} bytes, not {remote.size_bytes}")
     sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     with file.open("rb") as opened:
+        os.fsync(opened.fileno())  # once it is among the whole ones nobody asks again
         while block := opened.read(BLOCK_BYTES):
             sha256.update(block)
             if remote.blob:

@@ -1,7 +1,7 @@
 """Installs models: builds the runtime, fetches the parts, and says what an uninstalled model lacks.
 
-Blocks on disk and network: run it in a process of its own, such as `audiod install`. Only `missing`, `model_dir` and
-`download_bytes` are cheap enough for the daemon: they look, and never fetch.
+Blocks on disk and network: run it in a process of its own, such as `audiod install`. Only `missing`, `remedy`,
+`model_dir` and `download_bytes` are cheap enough for the daemon: they look, and never fetch.
 
     <models_dir>/owner--name/                    all files of the model and nothing else
     <models_dir>/owner--name/.complete           which parts they are, and which source each came from
@@ -11,6 +11,7 @@ Blocks on disk and network: run it in a process of its own, such as `audiod inst
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -20,7 +21,7 @@ import msgspec
 
 from audiod import durable
 from audiod.models import safetensors, sources
-from audiod.models.catalogue import ModelEntry, Part, Source
+from audiod.models.catalogue import HubSource, ModelEntry, ModelScopeSource, Part, Source
 from audiod.runtimes import build, lockfile
 from audiod.runtimes.build import Settings, disk_bytes
 from audiod.runtimes.pip import Progress
@@ -39,6 +40,10 @@ class Places(msgspec.Struct, frozen=True):
     modelscopes: tuple[str, ...] = ()
     """The same for ModelScope."""
     building: Settings = Settings()
+
+
+RUNTIME = "runtime"
+"""What a model lacks whose files are all there."""
 
 
 class _Fetched(msgspec.Struct, frozen=True):
@@ -61,14 +66,33 @@ def model_dir(entry: ModelEntry, places: Places) -> Path:
 
 
 def missing(entry: ModelEntry, places: Places) -> str:
-    """What the model lacks, in a few words; empty when it is installed. Looks at the disk, and reads one small file."""
-    lacking = [] if build.find(entry.runtime, places.locks_dir, places.runtimes_dir) else ["runtime"]
+    """What the model lacks, in a few words; empty when it is installed.
+
+    Looks at the disk, and reads one small file; in a directory of the operator's, also headers of safetensors.
+    """
+    lacking = [] if build.find(entry.runtime, places.locks_dir, places.runtimes_dir) else [RUNTIME]
     if entry.path and not Path(entry.path).is_dir():
         lacking.append(f"directory {entry.path}")
     else:
         where = f" in {entry.path}" if entry.path else ""
         lacking += [part.name + where for part in _lacking_parts(entry, places)]
+        lacking += [f"the rest of {path}" for path in _cut_files(entry)]
     return ", ".join(lacking)
+
+
+def remedy(entry: ModelEntry, lacking: str) -> str:
+    """What to type, or do, where `missing` said that the model lacks something."""
+    if lacking == RUNTIME:
+        return f"audioctl runtime install {entry.runtime}"
+    if entry.path:
+        return f"put the files into {entry.path}, or remove `path` and audioctl models pull {entry.id}"
+    return f"audioctl models pull {entry.id}"
+
+
+def not_installed(entry: ModelEntry, lacking: str) -> ModelNotInstalled:
+    """The error for a model that lacks what `missing` said, with the command that gets it."""
+    said = f"{entry.id} is not installed: {lacking} missing"
+    return ModelNotInstalled(said, hint=remedy(entry, lacking), param="model")
 
 
 def download_bytes(entry: ModelEntry, places: Places) -> int:
@@ -91,10 +115,12 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
     An interruption at any moment leaves nothing that counts as installed and is not; running again goes on. Waits
     while another thread or process installs the same model. Raises InstallFailed.
     """
+    if not entry.path:
+        _require_space(entry, places)  # before the runtime, which takes minutes
     build.build(entry.runtime, places.locks_dir, places.runtimes_dir, progress, places.building)
     if entry.path:
         if lacking := missing(entry, places):
-            raise InstallFailed(f"there is no {lacking}", hint="put the files there, or remove `path`")
+            raise InstallFailed(f"{entry.id} lacks {lacking}", hint=remedy(entry, lacking))
         return
     if not entry.weights:
         return
@@ -102,10 +128,8 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
     lock = places.models_dir / f".{entry.directory_name}.lock"
     with durable.claim(lock, lambda: progress("waiting for another install")) as held:
         lacking_parts = _lacking_parts(entry, places)
-        work = places.models_dir / f".{entry.directory_name}.partial"
-        here_bytes = disk_bytes(work)
-        needed_bytes = sum(part.disk_bytes * part.copies for part in lacking_parts)
-        durable.require_space(places.models_dir, max(0, needed_bytes - here_bytes), entry.id)
+        work = _work_dir(entry, places)
+        _require_space(entry, places)
         context = sources.Context(places.locks_dir, places.hubs, places.modelscopes, held, progress)
         failures = []
         for part in lacking_parts:
@@ -125,8 +149,7 @@ def verify(entry: ModelEntry, places: Places, progress: Progress) -> None:
     Says each file. Raises ModelNotInstalled, and InstallFailed with every file that is wrong.
     """
     if lacking := missing(entry, places):
-        said = f"{entry.id} is not installed: {lacking} missing"
-        raise ModelNotInstalled(said, hint=f"audioctl models pull {entry.id}")
+        raise not_installed(entry, lacking)
     directory = model_dir(entry, places)
     wrong = []
     for path, wanted in _hashes(entry, places).items():
@@ -158,8 +181,7 @@ def remove(entry: ModelEntry, places: Places, progress: Progress) -> int:
     """
     if entry.path:
         raise BadRequest(f"the files of {entry.id} are yours: `path` is {entry.path}", hint="remove them yourself")
-    final = places.models_dir / entry.directory_name
-    work = places.models_dir / f".{entry.directory_name}.partial"
+    final, work = places.models_dir / entry.directory_name, _work_dir(entry, places)
     if not final.exists() and not work.exists():
         hint = (
             "audioctl models" if entry.weights else f"its weights come with it: audioctl runtime remove {entry.runtime}"
@@ -191,8 +213,8 @@ def _hashes(entry: ModelEntry, places: Places) -> dict[str, set[str]]:
             fetched = stamp[part.name]
             # What an older audiod fetched has no hashes in its stamp, but most sources pin theirs.
             source = next((source for source in part.sources if _definition(source) == fetched.definition), None)
-            known = (source.pinned() if source else {}) | fetched.sha256
-            found |= {path: {known.get(path, "")} - {""} for path in fetched.files}
+            known = source.pinned() if source else {}
+            found |= {path: {known.get(path) or fetched.sha256.get(path, "")} - {""} for path in fetched.files}
         return found
     present = [str(file.relative_to(entry.path)) for file in Path(entry.path).rglob("*") if file.is_file()]
     for source in (source for part in entry.weights for source in part.sources):
@@ -201,6 +223,30 @@ def _hashes(entry: ModelEntry, places: Places) -> dict[str, set[str]]:
             for path, pinned in source.pinned().items():
                 found.setdefault(path, set()).update({pinned} - {""})
     return found
+
+
+def _work_dir(entry: ModelEntry, places: Places) -> Path:
+    return places.models_dir / f".{entry.directory_name}.partial"
+
+
+def _require_space(entry: ModelEntry, places: Places) -> None:
+    """Raise InstallFailed where what the model lacks does not fit on the disk, less what is on its way already."""
+    needed_bytes = sum(part.disk_bytes * part.copies for part in _lacking_parts(entry, places))
+    if needed_bytes:
+        places.models_dir.mkdir(parents=True, exist_ok=True)
+        here_bytes = disk_bytes(_work_dir(entry, places))
+        durable.require_space(places.models_dir, max(0, needed_bytes - here_bytes), entry.id)
+
+
+def _cut_files(entry: ModelEntry) -> list[Path]:
+    """Weights in a directory of the operator's that are half copied, or stand for what git has yet to fetch."""
+    cut = []
+    for file in sorted(Path(entry.path).glob("*.safetensors")) if entry.path else ():
+        try:
+            safetensors.check(file)
+        except (OSError, InstallFailed):
+            cut.append(file)
+    return cut
 
 
 def _lacking_parts(entry: ModelEntry, places: Places) -> list[Part]:
@@ -234,10 +280,18 @@ def _definition(source: Source) -> str:
     return hashlib.sha256(msgspec.json.encode(source, order="sorted")).hexdigest()[:16]
 
 
+def _content(source: Source) -> str:
+    """Names what the source gives: two hubs whose files are pinned to the same hashes go on with each other's."""
+    pinned = source.pinned()
+    if isinstance(source, HubSource | ModelScopeSource) and all(pinned.values()):
+        return hashlib.sha256(msgspec.json.encode(pinned, order="sorted")).hexdigest()[:16]
+    return _definition(source)
+
+
 def _install_part(entry: ModelEntry, part: Part, places: Places, work: Path, context: sources.Context) -> None:
     failures: list[InstallFailed] = []
     for source in part.sources:
-        scratch = work / f"{part.name}-{_definition(source)}"
+        scratch = work / f"{part.name}-{_content(source)}"
         files = work / "files"
         shutil.rmtree(files, ignore_errors=True)
         for directory in (scratch, files):
@@ -247,11 +301,14 @@ def _install_part(entry: ModelEntry, part: Part, places: Places, work: Path, con
         except InstallFailed as error:
             failures.append(error)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                shutil.rmtree(work, ignore_errors=True)  # half a model must not keep a full disk full
             failures.append(InstallFailed(f"{error}", hint=f"df -h {places.models_dir}"))
         else:
             _publish(entry, part, source, places, files)
             shutil.rmtree(scratch)
             return
+        shutil.rmtree(files, ignore_errors=True)
         context.progress(f"{part.name}: not from {source.label}: {failures[-1].message.splitlines()[0]}")
     reasons = "\n".join(
         f"  {source.label}: {error.message}" for source, error in zip(part.sources, failures, strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from audiod.models import install
 from audiod.models.catalogue import ModelEntry
 from audioproto.errors import ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound, VoiceNotSpoken
 from audioproto.types import Task, VoiceKind
@@ -67,9 +68,7 @@ class Library:
         """The entry, if it can be used. Raises ModelNotFound, ModelNotInstalled with the command that installs it."""
         entry = self.entry(model)
         if missing := self.missing(entry):
-            raise ModelNotInstalled(
-                f"{model} is not installed: {missing} missing", hint=f"audioctl models pull {model}", param="model"
-            )
+            raise install.not_installed(entry, missing)
         return entry
 
     def usable(self, task: Task | None = None) -> Iterator[ModelEntry]:
@@ -102,10 +101,12 @@ class Library:
         """The model that finds words in speech, an installed one if there is any. Raises ModelNotInstalled."""
         entry = next(self.usable(Task.ALIGN), None)
         if entry is None:
-            known = [entry.id for entry in self.entries.values() if entry.task is Task.ALIGN]
+            known = [entry for entry in self.entries.values() if entry.task is Task.ALIGN]
             raise ModelNotInstalled(
                 "no model that aligns words with speech is installed",
-                hint=f"audioctl models pull {known[0]}" if known else 'add one to models.d, with task = "align"',
+                hint=install.remedy(known[0], self.missing(known[0]))
+                if known
+                else 'add one to models.d, with task = "align"',
             )
         return entry
 

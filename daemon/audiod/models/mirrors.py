@@ -22,7 +22,8 @@ import msgspec
 from audiod.models import hubs
 from audiod.models.catalogue import HubSource, ModelEntry, ModelScopeSource, NpmSource
 from audiod.models.install import Places
-from audiod.runtimes import pip
+from audiod.runtimes import build, lockfile, pip, torch_builds
+from audioproto.errors import AudiodError
 
 PATIENCE_S = 10.0
 """A mirror that has not answered by then would make installing no fun."""
@@ -35,7 +36,7 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
     """One place. `detail` says what answered, or why nothing did; `fix` is what to type then."""
 
     name: str
-    """`pip`, `npm`, `hub` or `modelscope`."""
+    """`pip`, `torch`, `npm`, `hub` or `modelscope`."""
     reachable: bool
     detail: str
     took_s: float
@@ -43,15 +44,18 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def ask(entries: Iterable[ModelEntry], places: Places) -> list[Mirror]:
-    """Package indexes, npm's registry and the model hubs, side by side; the latter two where a model names them.
+    """Package indexes, torch's own, npm's registry and the hubs, side by side; the latter where a model needs them.
 
-    Takes at most about _PROGRAM_S seconds.
+    Reads lock files and asks the driver. Takes at most about _PROGRAM_S seconds.
     """
+    entries = list(entries)
     sources = [source for entry in entries for part in entry.weights for source in part.sources]
     npm = next((source for source in sources if isinstance(source, NpmSource)), None)
     file = next((source for source in sources if isinstance(source, HubSource)), None)
     scope = next((source for source in sources if isinstance(source, ModelScopeSource)), None)
     questions: list[Callable[[], Mirror]] = [partial(ask_pip, index) for index in (*places.building.indexes, "")]
+    if any(_needs_torchs_own(entry, places) for entry in entries):
+        questions += [partial(ask_torch, index) for index in places.building.torch_indexes]
     if npm is not None:
         questions.append(partial(ask_npm, npm))
     for source, bases in ((file, places.hubs), (scope, places.modelscopes)):
@@ -73,6 +77,23 @@ def ask_pip(index: str = "") -> Mirror:
     return Mirror("pip", True, f"packages {place}", took_s)
 
 
+def _needs_torchs_own(entry: ModelEntry, places: Places) -> bool:
+    """Whether its runtime is to get a build of torch on this host that package indexes do not have."""
+    lock = lockfile.read(places.locks_dir, f"runtime-{entry.runtime}")
+    try:
+        choice = build.fitting(lock, places.building) if lock else None
+    except AudiodError:  # which the check of that runtime tells
+        return False
+    torch = lockfile.read(places.locks_dir, f"torch-{choice.tag}") if choice else None
+    return torch is not None and torch.local
+
+
+def ask_torch(index: str) -> Mirror:
+    """An index of torch's builds, by the page of the one for the CPU."""
+    fix = "set mirrors.torch_index in audiod.toml, then audioctl reload"
+    return _ask_web("torch", index, f"{index.rstrip('/')}/{torch_builds.CPU}/torch/", "torch", fix)
+
+
 def ask_npm(source: NpmSource) -> Mirror:
     """Where npm is set to look, by the package that a model needs."""
     package = f"{source.package}@{source.version}"
@@ -92,10 +113,14 @@ def ask_npm(source: NpmSource) -> Mirror:
 
 def ask_hub(base: str, source: HubSource | ModelScopeSource) -> Mirror:
     """A hub, or its mirror, by the first file that a model needs; only its head is asked for."""
-    shown = pip.without_password(base)
     url = hubs.url(base, source, next(iter(source.files)))
     name = "modelscope" if isinstance(source, ModelScopeSource) else "hub"
     fix = f"set mirrors.{name} in audiod.toml to one that can be reached, then audioctl reload"
+    return _ask_web(name, base, url, source.repo, fix)
+
+
+def _ask_web(name: str, base: str, url: str, what: str, fix: str) -> Mirror:
+    shown = pip.without_password(base)
     started = time.monotonic()
     failed = ""
     try:
@@ -104,7 +129,7 @@ def ask_hub(base: str, source: HubSource | ModelScopeSource) -> Mirror:
             pass
     except urllib.error.HTTPError as error:
         error.close()
-        failed = f"HTTP {error.code} for {source.repo}"
+        failed = f"HTTP {error.code} for {what}"
     except OSError as error:
         failed = str(getattr(error, "reason", error))
     except http.client.HTTPException as error:  # its text may hold what stands before an @

@@ -62,6 +62,13 @@ class Built(NamedTuple):
         """Whether it is finished, and the system's Python that it links to was not taken away by an upgrade."""
         return (self.directory / durable.STAMP).exists() and self.python.exists()
 
+    def finished_at(self) -> int:
+        """Unix time in nanoseconds; 0 where somebody is just removing it."""
+        try:
+            return (self.directory / durable.STAMP).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
 
 class Tried(NamedTuple):
     """What trying a runtime has shown. `devices` are those that torch computed on, none where it has no torch."""
@@ -72,14 +79,16 @@ class Tried(NamedTuple):
 
 
 def built(runtime: str, locks_dir: Path, runtimes_dir: Path) -> Built | None:
-    """The finished runtime that belongs to the present lock file, or None. Costs a few stats."""
+    """The finished runtime that belongs to the present lock file, or None. Costs a few stats.
+
+    Of several with different builds of torch, of which one may be in use still, it is the one finished last.
+    """
     lock = lockfile.read(locks_dir, f"runtime-{runtime}")
     if lock is None:
         return None
-    for tag in lock.torch or [""]:
-        if (locks := _locks(lock, tag)) and (found := Built(_directory(runtime, locks, runtimes_dir), tag)).whole:
-            return found
-    return None
+    locked = ((tag, _locks(lock, tag)) for tag in lock.torch or [""])
+    there_are = [Built(_directory(runtime, locks, runtimes_dir), tag) for tag, locks in locked if locks]
+    return max((found for found in there_are if found.whole), key=Built.finished_at, default=None)
 
 
 def find(runtime: str, locks_dir: Path, runtimes_dir: Path) -> Path | None:
@@ -147,6 +156,9 @@ def build(
         locks = _locks(lock, tag)
         assert locks is not None, "only what is locked is chosen"
         directory = _directory(runtime, locks, runtimes_dir)
+        if Built(directory, tag).whole:  # left when another became the right one, because it was in use
+            durable.write_stamp(directory, lock.digest.encode())
+            return Built(directory, tag).python
         shutil.rmtree(directory, ignore_errors=True)
         durable.require_space(runtimes_dir, sum(each.disk_bytes for each in locks), f"runtime {runtime}")
         say(f"{sum(each.pinned for each in locks)} packages pinned")
@@ -268,6 +280,9 @@ def _make_environment(
         )
 
 
+_RESULT = "audiod: "
+"""Begins the line of what was found: a library may print when it is imported, and when it is left."""
+
 _TRIAL = """
 import json, sys
 devices = []
@@ -286,7 +301,7 @@ if sys.argv[1]:
         if product != 1134:
             sys.exit(f"torch {torch.__version__} computes wrongly on {device}: {product}, not 1134")
         devices.append(device)
-print(json.dumps([torch.__version__ if sys.argv[1] else "", devices]))
+print("\\naudiod: " + json.dumps([torch.__version__ if sys.argv[1] else "", devices]))
 """
 """Run by the runtime's own Python, after its imports; gets the build's tag, and the numbers of the GPUs to run on."""
 
@@ -304,8 +319,7 @@ def verify(runtime: str, found: Built, lock: LockFile) -> Tried:
         tried = subprocess.run(
             [str(found.python), "-I", "-c", imports + _TRIAL, found.torch, *map(str, numbers)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             # NVML counts GPUs by bus, and CUDA by speed unless it is told.
             env=pip.environment() | {"HF_HUB_OFFLINE": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
             encoding="utf-8",
@@ -316,17 +330,17 @@ def verify(runtime: str, found: Built, lock: LockFile) -> Tried:
         raise InstallFailed(f"runtime {runtime} does not run: {error}", hint=_anew(runtime)) from error
     except subprocess.TimeoutExpired as error:
         raise InstallFailed(
-            f"runtime {runtime}: its libraries were still importing after {error.timeout:.0f} s"
+            f"runtime {runtime}: its libraries were still importing after {error.timeout:.0f} s", hint=_anew(runtime)
         ) from error
-    lines = tried.stdout.splitlines()
-    if tried.returncode or not lines:
+    results = [line for line in tried.stdout.splitlines() if line.startswith(_RESULT)]
+    if tried.returncode or not results:
         raise pip.failure(
             f"runtime {runtime} is installed, but does not work on this host",
             tried.returncode,
-            lines[-8:],
-            hint="install what the last line names, then run the same again",
+            (tried.stdout + tried.stderr).splitlines()[-8:],
+            hint=f"install what the last line names, then run the same again; or anew: {_anew(runtime)}",
         )
-    torch, devices = json.loads(lines[-1])
+    torch, devices = json.loads(results[-1].removeprefix(_RESULT))
     return Tried(time.monotonic() - started, torch, tuple(devices))
 
 

@@ -54,6 +54,13 @@ def test_a_script_that_no_installed_model_speaks_names_the_one_that_would(entrie
     assert refused.value.hint == "audioctl models pull kokoro-82m"
 
 
+def test_a_model_that_lacks_its_runtime_alone_names_the_command_that_builds_it(entries: dict[str, ModelEntry]) -> None:
+    without = Library(entries, ALIASES, lambda entry: "runtime" if entry.id == "kokoro-82m" else "")
+    with pytest.raises(ModelNotInstalled) as refused:
+        without.require_installed("kokoro-82m")
+    assert refused.value.hint == "audioctl runtime install kokoro"
+
+
 @pytest.mark.parametrize(
     ("name", "voice", "error"),
     [
