@@ -32,14 +32,18 @@ def status_mb(field: str) -> float:
     return next(round(int(line.split()[1]) * 1024 / 1e6, 1) for line in lines if line.startswith(field + ":"))
 
 
-def made(name: str, directory: str, device: str = "cpu", dtype: str = "auto", max_batch: int = 1) -> Any:
+def made(
+    name: str, directory: str, device: str = "cpu", dtype: str = "auto", max_batch: int = 1, vad: bool = True
+) -> Any:
     import os
 
     from audioproto.types import EngineSpec
     from audioworker import engine
 
     cores = len(os.sched_getaffinity(0))
-    spec = EngineSpec(name, "bench", directory, device, cores, max_batch, max_batch, options={"dtype": dtype})
+    spec = EngineSpec(
+        name, "bench", directory, device, cores, max_batch, max_batch, options={"dtype": dtype, "vad": vad}
+    )
     return engine.find(name)(spec)
 
 
@@ -96,7 +100,7 @@ def calls(name: str, scripted: str, endless: str, count: int) -> None:
     qwen_asr._REPEATS = 10**9  # random weights repeat themselves
     figures = {}
     for kind, directory in (("ten_tokens", scripted), ("140_tokens", endless)):
-        it = ready(name, directory)
+        it = ready(name, directory, "cpu", "auto", 1, False)
         audio = noise(3)
         bare = package_alone(it, audio) if name == "qwen_asr_package" else transformers_alone(it, audio)
         pairs = []
@@ -216,7 +220,7 @@ def card(directory: str, device: str, dtype: str, cap_gb: float, lengths_s: Sequ
             whole = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gb * 1e9 / whole))
             figures["capped_gb"] = cap_gb
-    it = made("qwen_asr", directory, device, dtype, max(BATCHES))
+    it = made("qwen_asr", directory, device, dtype, max(BATCHES), False)
     memory = Memory(device)
     figures["read_s"] = round(timed(it.prepare), 3)
     figures["load_s"] = round(timed(lambda: (it.load(), memory.settle())), 3)

@@ -74,7 +74,7 @@ _EVICTED_TO |= {S.FAILED: "unloaded"}
 
 _EVICTION_CAUSES = tuple(cause for cause in Cause if cause is not Cause.WANTED)
 _DEATHS = (*Death, "start_failed", "load_failed")
-STAGES = ("uploading", "decoding", "queued", "running", "translating", "sending")
+STAGES = ("uploading", "decoding", "queued", "running", "aligning", "translating", "sending")
 """How far a request had come whose client left: it or the daemon was at its body, its audio, or its answer."""
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from audioproto.spacing import is_unspaced
 from audioproto.worker import Word
-from audioworker.chunks import is_unspaced
 
 _PAUSE = {**dict.fromkeys(".!?。！？…", 6.0), **dict.fromkeys(",;:，、；：—", 3.0)}
 """How many letters' time is lost after a mark."""

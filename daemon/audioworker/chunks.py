@@ -1,11 +1,10 @@
-"""Cuts long audio where it is quietest, and joins the texts of the pieces again.
+"""Cuts long audio where it is quietest.
 
-Pure: samples and strings in, places and strings out. Does not know speech from noise, only loud from quiet.
+Pure: samples in, places out. Does not know speech from noise, only loud from quiet.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,19 +69,3 @@ def _energy(audio: Audio) -> npt.NDArray[np.float64]:
     whole = audio.size // _FRAME * _FRAME
     squares = np.square(audio[:whole].reshape(-1, _FRAME)).mean(axis=1, dtype=np.float64)
     return squares if whole == audio.size else np.append(squares, np.square(audio[whole:]).sum() / _FRAME)
-
-
-def glue(before: str, after: str) -> str:
-    """What belongs between two texts: a blank, unless the script of one of them has none between words."""
-    if not before or not after or before[-1].isspace() or after[0].isspace():
-        return ""
-    return "" if is_unspaced(before[-1]) or is_unspaced(after[0]) else " "
-
-
-def is_unspaced(character: str) -> bool:
-    """Whether the character's script has no blanks between words: Chinese, Japanese, Thai and their neighbours."""
-    if character.isascii():
-        return False
-    if unicodedata.east_asian_width(character) in "WF":
-        return not unicodedata.name(character, "").startswith("HANGUL")
-    return unicodedata.name(character, "").partition(" ")[0] in ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")

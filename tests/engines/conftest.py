@@ -59,13 +59,17 @@ def kokoro(zygote_of: Callable[[str], Zygote]) -> Iterator[Worker]:
 def qwen_zygote(
     tiny_qwen: Path, runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Zygote]]:
-    """Gives the zygote of a tiny checkpoint by its name, or that of another directory; starts it when first asked."""
+    """Gives the zygote of a tiny checkpoint by its name, or that of another directory; starts it when first asked.
+
+    A recogniser hears noise too, unless `vad` says otherwise.
+    """
     started: dict[str, Zygote] = {}
 
     def start(name: str, model_dir: Path | None = None, max_batch: int = 4, **options: object) -> Zygote:
         key = f"{name} {max_batch} {options} {model_dir}"
         if key not in started:
             engine = "qwen_aligner" if name.startswith("aligner") else "qwen_asr"
+            options = options if engine == "qwen_aligner" else {"vad": False} | options
             spec = EngineSpec(
                 engine,
                 f"tiny-{name}",

@@ -50,7 +50,7 @@ def noise(seconds: float) -> Any:
 
 
 def loaded(name: str, directory: Path) -> Any:
-    made = engine.find(name)(EngineSpec(name, "tiny", str(directory), options={"chunk_s": 5}))
+    made = engine.find(name)(EngineSpec(name, "tiny", str(directory), options={"chunk_s": 5, "vad": False}))
     made.prepare()
     made.load()
     return made

@@ -172,6 +172,32 @@ def test_text_without_end_is_heard_again_in_halves_and_ends(endless: Worker) -> 
     assert segments[0].end <= segments[1].start
 
 
+@pytest.fixture(scope="module")
+def attentive(qwen_zygote: Callable[..., Zygote]) -> Iterator[Worker]:
+    """One that knows speech from noise."""
+    worker = qwen_zygote("asr", chunk_s=5, vad=True).fork()
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize("audio", [silence(40), noise(40), np.sin(np.arange(160_000, dtype=np.float32)) / 3])
+def test_what_is_not_speech_is_never_put_before_the_model(attentive: Worker, audio: Samples) -> None:
+    """The checkpoint would say its text of anything."""
+    segments, done = attentive.transcribe(audio)
+    assert (segments, done.language) == ([], "")
+
+
+def test_speech_is_found_in_noise_and_cut_where_nobody_speaks(attentive: Worker) -> None:
+    said = recording("jfk")
+    segments, _ = attentive.transcribe(np.concatenate([noise(8), said, silence(30), noise(3), said]))
+    assert text_of(segments) == " ".join([TEXT] * 6)
+    assert segments[0].start == pytest.approx(8.0, abs=0.2)
+    assert segments[2].end == pytest.approx(19.0, abs=0.4)
+    assert segments[3].start == pytest.approx(52.0, abs=0.2)
+    # "...what your country can do for you, | ask what you can do for your country": both pauses there are.
+    assert [segment.end - segment.start < 5 for segment in segments] == [True] * 6
+
+
 # --- jobs at once ---------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +300,7 @@ def test_wrong_and_broken_checkpoints_are_refused_with_what_to_type_next(
         ("qwen_aligner", str(tiny_qwen / "asr-hf"), {}, "config_invalid", "a recogniser, not a forced", "audioctl"),
         ("qwen_asr", "empty", {"dtype": "int3"}, "invalid_request", "dtype must be one of", ""),
         ("qwen_asr", "empty", {"chunk_s": 4}, "invalid_request", "chunk_s must be", ""),
+        ("qwen_asr", "empty", {"vad": 1}, "invalid_request", "vad must be", ""),
         ("qwen_asr", str(tiny_qwen / "asr"), {"attention": "flash_attention_2"}, "config_invalid", "attention", "sdpa"),
     ]
     tried = [(engine, str(tmp_path / directory), options) for engine, directory, options, *_ in expected]

@@ -22,8 +22,8 @@ from audioworker.engine import Audio, Cancelled
 class Engine(engine.Engine, engine.Transcriber):
     """No options.
 
-    Steps: `hear TEXT` is a segment of a second, `many N TEXT` are N of them, `take S` lasts S seconds, `die` ends the
-    process, `fail` the job. Without a prompt it hears what it was asked, as JSON.
+    Steps: `hear TEXT` is a segment every three seconds, `many N TEXT` are N of them, `take S` lasts S seconds, `die`
+    ends the process, `fail` the job. Without a prompt it hears what it was asked, as JSON.
     """
 
     hold: ClassVar[Hold] = Hold.WEIGHTS
@@ -41,7 +41,7 @@ class Engine(engine.Engine, engine.Transcriber):
                 case "hear" | "many":
                     for _ in range(int(number)):
                         yield Segment(request.job, second, second + 0.5, f" {text}", tokens=[1, 2, 3])
-                        second += 1
+                        second += 3
                 case "take":
                     threading.Event().wait(float(about))
                 case "die":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from aiohttp import hdrs, web
 
-EXPOSED = "x-request-id, retry-after, retry-after-ms, x-should-retry"
+EXPOSED = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-estimated-cues"
 """What the SDKs read beside what browsers show anyway."""
 
 _METHODS = "GET, HEAD, POST, DELETE, OPTIONS"

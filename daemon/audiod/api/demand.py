@@ -18,7 +18,7 @@ from audiod.residency.events import Demand
 from audiod.units import Duration
 from audioproto.errors import BadRequest, OutOfMemory, WorkerDied
 from audioproto.types import Priority
-from audioproto.worker import FromWorker, Synthesize, Transcribe
+from audioproto.worker import Align, FromWorker, Synthesize, Transcribe
 
 Value = Union[str, int, float, None]
 """Of an extension: JSON's own, or a form's text; None where it was not sent."""
@@ -84,7 +84,7 @@ def _duration(name: str, value: Value) -> float | None:
 async def at_work(
     request: web.Request,
     model: str,
-    work: Transcribe | Synthesize,
+    work: Transcribe | Align | Synthesize,
     demand: Demand,
     wait_s: float,
     descriptor: int | None = None,

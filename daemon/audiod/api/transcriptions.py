@@ -65,6 +65,10 @@ class TranscriptionForm(msgspec.Struct):
     ] = None
     known_speaker_names: Annotated[list[str], Meta(description="Refused: nothing tells speakers apart here yet.")] = []
     known_speaker_references: Annotated[list[str], Meta(description="Refused, like known_speaker_names.")] = []
+    subtitle_mode: Annotated[
+        Literal["accurate", "fast"] | None,
+        Meta(description="Ours: times of words heard by the model or the aligner, or in proportion to the text."),
+    ] = None
     translate_to: Annotated[
         str, Meta(description="Ours: code of the language to answer in, such as en, zh or zh-TW.")
     ] = ""
@@ -105,6 +109,7 @@ def check(form: Form) -> Asked:
         asked.timestamp_granularities or ("segment",),
         bool(asked.stream),
         asked.translate_to,
+        asked.subtitle_mode,
     )
 
 

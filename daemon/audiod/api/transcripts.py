@@ -1,4 +1,4 @@
-"""A transcript in each response_format, and as events: pure rendering of segments, no I/O.
+"""A transcript in each response_format, and as events: pure rendering of segments, no I/O. Cues are subtitles/'s.
 
 Shapes are OpenAI's (openai-openapi, CreateTranscriptionResponseJson and ...VerboseJson, TranscriptText...Event); an
 optional key that does not apply is left out, never null.
@@ -14,7 +14,7 @@ from typing import Literal, Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from audiod.translate.cues import plain
+from audiod.subtitles.render import srt, vtt
 from audioproto.languages import NAMES
 from audioproto.worker import Segment
 
@@ -26,6 +26,9 @@ FORMATS = {
     "vtt": "text/vtt",
 }
 """response_format to content type. Never JSON for a plain one: the Node SDK parses by content type."""
+
+SUBTITLES = {"srt": srt, "vtt": vtt}
+"""What writes cues in those that are subtitles."""
 
 AUDIO_TOKENS_PER_S = 10
 """What OpenAI's models count for a second of speech; `usage` of streamed transcripts must be in tokens."""
@@ -117,6 +120,8 @@ class TranscriptionWord(msgspec.Struct):
     word: str
     start: float
     end: float
+    estimated: Union[bool, UnsetType] = UNSET
+    """Ours: true where the times are in proportion to the text, because no model could tell them."""
 
 
 class TranscriptionVerbose(msgspec.Struct):
@@ -150,15 +155,11 @@ class TranscriptTextDone(msgspec.Struct, tag_field="type", tag="transcript.text.
 def render(
     response_format: str, transcript: Transcript, granularities: Sequence[str] = ("segment",), logprobs: bool = False
 ) -> bytes:
-    """The body. `granularities` are those of verbose_json; `logprobs` puts the segments' into json."""
+    """The body, if not of subtitles. `granularities` are verbose_json's; `logprobs` puts the segments' into json."""
     segments, is_translation = transcript.segments, transcript.task == "translate"
     match response_format:
         case "text":
             return f"{transcript.text}\n".encode()
-        case "srt":
-            return "".join(f"{n}\n{cue}" for n, cue in enumerate(_cues(segments, ","), 1)).encode()
-        case "vtt":
-            return ("WEBVTT\n\n" + "".join(_cues(segments, "."))).encode()
         case "json" if is_translation:
             return msgspec.json.encode(Translation(transcript.text))
         case "json":
@@ -177,7 +178,9 @@ def render(
                 body.segments = [_segment(n, segment) for n, segment in enumerate(segments)]
             if "word" in granularities:
                 body.words = [
-                    TranscriptionWord(word.word.strip(), round(word.start, 3), round(word.end, 3))
+                    TranscriptionWord(
+                        word.word.strip(), round(word.start, 3), round(word.end, 3), segment.words_estimated or UNSET
+                    )
                     for segment in segments
                     for word in segment.words
                 ]
@@ -185,33 +188,50 @@ def render(
 
 
 class Events:
-    """A transcript as it grows, as events: the deltas, one after another, are the text of the last event."""
+    """A transcript as it grows, as events: the deltas, one after another, are the text of the last event.
+
+    Unless a preview turned out wrong, which a model that got stuck may cause: then the last event's text counts.
+    """
 
     def __init__(self, logprobs: bool = False) -> None:
         self._segments: list[Segment] = []
-        self._deltas: list[str] = []
+        self._begun = False
         self._space = ""
         """At the end of what has come, held back: it belongs to the text only if more comes."""
+        self._previewed = ""
+        """Of the segment to come."""
         self._wants_logprobs = logprobs
 
+    def preview(self, text: str) -> Iterator[TranscriptTextDelta]:
+        """The event for text of the segment to come."""
+        self._previewed += text
+        if delta := self._next(text):
+            yield TranscriptTextDelta(delta)
+
     def add(self, segment: Segment) -> Iterator[TranscriptTextDelta]:
-        """The event for a segment, if it brings any text."""
+        """The event for a segment, if it brings any text that has not come yet."""
         self._segments.append(segment)
-        come = self._space + segment.text if self._deltas else segment.text.lstrip()
+        previewed, self._previewed = self._previewed, ""
+        come = segment.text[len(previewed) :] if segment.text.startswith(previewed) else ""
+        if delta := self._next(come):
+            yield TranscriptTextDelta(delta, _logprobs([segment]) if self._wants_logprobs else UNSET)
+
+    def _next(self, text: str) -> str:
+        come = self._space + text if self._begun else text.lstrip()
         delta = come.rstrip()
         self._space = come[len(delta) :]
-        if delta:
-            self._deltas.append(delta)
-            yield TranscriptTextDelta(delta, _logprobs([segment]) if self._wants_logprobs else UNSET)
+        self._begun |= bool(delta)
+        return delta
 
     def end(self, language: str, duration_s: float) -> Iterator[Union[TranscriptTextDelta, TranscriptTextDone]]:
         """The last events. Clients are promised a delta, so silence has one too."""
-        if not self._deltas:
+        if not self._begun:
             yield TranscriptTextDelta("")
         given, taken = math.ceil(duration_s * AUDIO_TOKENS_PER_S), sum(len(one.tokens) for one in self._segments)
         usage = UsageTokens(given, InputTokens(given), taken, given + taken)
         logprobs = _logprobs(self._segments) if self._wants_logprobs else UNSET
-        yield TranscriptTextDone("".join(self._deltas), usage, _languages(language), logprobs)
+        text = Transcript(self._segments, language, duration_s).text
+        yield TranscriptTextDone(text, usage, _languages(language), logprobs)
 
 
 def _usage(duration_s: float) -> UsageDuration:
@@ -243,16 +263,3 @@ def _segment(number: int, segment: Segment) -> TranscriptionSegment:
         segment.compression_ratio,
         segment.no_speech_prob,
     )
-
-
-def _cues(segments: Sequence[Segment], point: str) -> Iterator[str]:
-    for segment in segments:
-        if text := plain(segment.text):  # a cue without text would swallow the next one
-            yield f"{_clock(segment.start, point)} --> {_clock(segment.end, point)}\n{text}\n\n"
-
-
-def _clock(seconds: float, point: str) -> str:
-    """HH:MM:SS.mmm, with `point` before the milliseconds."""
-    milliseconds = round(seconds * 1000)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"

@@ -33,6 +33,12 @@ class TranslationForm(msgspec.Struct):
     translate_to: Annotated[str, Meta(description="Ours: code of the language to answer in, such as zh or zh-TW.")] = (
         "en"
     )
+    subtitle_mode: Annotated[
+        Literal["accurate", "fast"] | None,
+        Meta(
+            description="Ours: subtitles by times of words where the model does not translate itself, or by estimates."
+        ),
+    ] = None
     priority: Annotated[str | None, Meta(description="Ours: interactive or batch.")] = None
     keep_alive: Annotated[str | None, Meta(description="Ours: how long the model then stays loaded.")] = None
     park_keep_alive: Annotated[str | None, Meta(description="Ours: how long it then stays parked.")] = None
@@ -45,7 +51,14 @@ def check(form: Form) -> Asked:
     language = "" if asked.language.lower() == "auto" else asked.language
     work = Transcribe(0, 0, language, recognition.context(asked.prompt), asked.temperature)
     wishes = read_wishes(asked.priority, asked.keep_alive, asked.park_keep_alive, asked.timeout)
-    return Asked(asked.model, work, asked.response_format, wishes, translate_to=asked.translate_to)
+    return Asked(
+        asked.model,
+        work,
+        asked.response_format,
+        wishes,
+        translate_to=asked.translate_to,
+        subtitle_mode=asked.subtitle_mode,
+    )
 
 
 async def translate(request: web.Request) -> web.StreamResponse:

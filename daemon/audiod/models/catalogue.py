@@ -236,6 +236,8 @@ class ModelEntry(_Strict, frozen=True):
     """Codes of the languages into which it can translate what it hears by itself."""
     logprobs: bool = False
     """Whether its engine gives the log probabilities of tokens."""
+    exact_words: bool = True
+    """Whether its engine hears when each word is said; where not, an aligner does, if one is installed."""
     scripts: list[str] = []
     """Scripts that a speech model can read aloud: `latin`, `han`, ..."""
     voices: list[VoiceEntry] = []

@@ -60,7 +60,7 @@ def time_characters(segments: Sequence[Segment], duration_ms: int) -> list[Timed
             continue
         start_ms = _clamp(segment.start, now_ms, duration_ms)
         end_ms = _clamp(segment.end, start_ms, duration_ms)
-        known = list(_known(text, segment.words, start_ms, end_ms))
+        known = [] if segment.words_estimated else list(_known(text, segment.words, start_ms, end_ms))
         timed += _spread(text, known, start_ms, end_ms)
         last = next((n for n in range(len(timed) - 1, -1, -1) if not is_space(timed[n].character)), -1)
         timed[last] = timed[last]._replace(ends_segment=True)

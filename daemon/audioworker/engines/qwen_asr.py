@@ -1,21 +1,22 @@
 """qwen_asr: Qwen3-ASR on transformers' own classes, either layout of the checkpoint, any length of audio.
 
-Owns how audio becomes chunks, chunks become calls, and tokens become text. Reading checkpoints is qwen3.py's, word
-times are estimated by alignment.py; exact ones are another model's, the forced aligner's.
+Owns how chunks become calls, and tokens become text. Reading checkpoints is qwen3.py's, finding speech speech.py's;
+times of words are estimated by alignment.py; exact ones are another model's, the forced aligner's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from audioproto.errors import BadRequest
+from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Delta, Segment, Transcribe
-from audioworker import alignment, chunks, engine, qwen3
+from audioworker import alignment, chunks, engine, qwen3, speech
 from audioworker.batching import Batcher
 from audioworker.engine import Audio, Cancelled
 from audioworker.jobs import Job
@@ -23,7 +24,7 @@ from audioworker.jobs import Job
 if TYPE_CHECKING:
     import torch
 
-_OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa", "chunk_s": 30}
+_OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa", "chunk_s": 30, "vad": True}
 
 _SHORTEST_S = 0.1
 """Less holds no word, and a model makes one up."""
@@ -43,7 +44,8 @@ class Engine(engine.Engine, engine.Transcriber):
 
     Options: `dtype` ("auto": float32 on a CPU, bfloat16 on a GPU from Ampere on, else float16; or one of these),
     `attention` ("sdpa", "eager" or "flash_attention_2"), `chunk_s` (30; 5 to 300: seconds of audio in one piece, which
-    bounds the memory: the attention's cache takes 1.5 MB a second, and a segment is what one piece says).
+    bounds the memory: the attention's cache takes 1.5 MB a second, and a segment is what one piece says), `vad` (true:
+    what is not speech is never put before the model; false hears everything above -60 dB, for songs over loud music).
 
     Several threads may call `transcribe` at once. One call computes at a time, for up to `spec.max_batch` of them; a
     job that is paused or given up leaves its call at the next token, and later goes on from there.
@@ -57,6 +59,9 @@ class Engine(engine.Engine, engine.Transcriber):
         self._dtype, self._attention, self._chunk_s = options["dtype"], options["attention"], options["chunk_s"]
         if type(self._chunk_s) is not int or not 5 <= self._chunk_s <= 300:
             raise BadRequest(f"{spec.model}: chunk_s must be a whole number from 5 to 300")
+        self._vad = options["vad"]
+        if type(self._vad) is not bool:
+            raise BadRequest(f"{spec.model}: vad must be true or false")
         self._batcher: Batcher[float, _Writing, None] = Batcher(
             self.jobs, self._compute, spec.max_batch, spec.max_batch_wait_s
         )
@@ -64,6 +69,8 @@ class Engine(engine.Engine, engine.Transcriber):
     def prepare(self) -> None:
         self.progress("importing transformers")
         qwen3.prepare_torch()
+        if self._vad:
+            self._probabilities = speech.silero()
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._checkpoint = qwen3.read(
@@ -93,7 +100,7 @@ class Engine(engine.Engine, engine.Transcriber):
         )
         spoken: dict[str, int] = {}
         before = ""
-        for begin, end in chunks.split(audio, self._chunk_s):
+        for begin, end in self._pieces(audio):
             self.jobs.rest()
             for segment, language in self._heard(audio, begin, end, asked, before, request):
                 before = segment.text
@@ -103,13 +110,22 @@ class Engine(engine.Engine, engine.Transcriber):
                 break
         return max(spoken, key=lambda language: spoken[language], default="")
 
+    def _pieces(self, audio: Audio) -> Iterator[tuple[int, int]]:
+        if self._vad:
+            return speech.pieces(audio, self._chunk_s, self._hear)
+        return chunks.split(audio, self._chunk_s)
+
+    def _hear(self, audio: Audio) -> Iterator[float]:
+        self.jobs.rest()
+        return self._probabilities(audio)
+
     def _heard(
         self, audio: Audio, begin: int, end: int, asked: _Asked, before: str, request: Transcribe
     ) -> Generator[tuple[Segment, str], None, None]:
         """The segment of one chunk with its language, or those of its halves; nothing where nobody speaks."""
         chunk = np.nan_to_num(audio[begin:end], posinf=0.0, neginf=0.0)
-        speech = chunks.loud(chunk)
-        if speech is None or speech[1] - speech[0] < _SHORTEST_S * PCM_RATE_IN:
+        loud = chunks.loud(chunk)
+        if loud is None or loud[1] - loud[0] < _SHORTEST_S * PCM_RATE_IN:
             return
         writing = self._begin(chunk, asked, before)
         if request.deltas:
@@ -125,8 +141,8 @@ class Engine(engine.Engine, engine.Transcriber):
                     yield segment, language
             return
         if text := writing.text():
-            start_s, end_s = ((begin + place) / PCM_RATE_IN for place in speech)
-            text = chunks.glue(before, text) + text
+            start_s, end_s = ((begin + place) / PCM_RATE_IN for place in loud)
+            text = glue(before, text) + text
             yield (
                 Segment(
                     request.job,
@@ -297,7 +313,7 @@ class _Writing:
         self._told = len(self.tokens)
         if not self._telling:
             text = text.lstrip()
-            text = chunks.glue(self.before, text) + text
+            text = glue(self.before, text) + text
         if text:
             self._telling = True
             tell(text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +20,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from audioproto.errors import BadRequest, ConfigInvalid
+from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Segment, Transcribe
-from audioworker import alignment, chunks, engine, qwen3
+from audioworker import alignment, chunks, engine, qwen3, speech
 from audioworker.engine import Audio, Cancelled
 from audioworker.jobs import Aborted
 
-_OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa", "chunk_s": 30}
+_OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa", "chunk_s": 30, "vad": True}
 
 _UNUSED = ("librosa", "nagisa", "soundfile")
 """What the package imports to read files and to align Japanese, and a recogniser that is given samples never calls."""
@@ -47,7 +48,7 @@ _TOKENS, _TOKENS_PER_S = 64, 25
 class Engine(engine.Engine, engine.Transcriber):
     """`model_dir` holds a Qwen3-ASR checkpoint in the released layout.
 
-    Options: `dtype`, `attention` and `chunk_s`, as of qwen_asr.
+    Options: `dtype`, `attention`, `chunk_s` and `vad`, as of qwen_asr.
 
     Several threads may call `transcribe` at once; one chunk is computed at a time, because the package keeps what
     belongs to a call in the model. A job that is given up ends at the next token, a paused one rests when its chunk is
@@ -62,6 +63,9 @@ class Engine(engine.Engine, engine.Transcriber):
         self._dtype, self._attention, self._chunk_s = options["dtype"], options["attention"], options["chunk_s"]
         if type(self._chunk_s) is not int or not 5 <= self._chunk_s <= 300:
             raise BadRequest(f"{spec.model}: chunk_s must be a whole number from 5 to 300")
+        self._vad = options["vad"]
+        if type(self._vad) is not bool:
+            raise BadRequest(f"{spec.model}: vad must be true or false")
         self._computing = threading.Lock()
         self._tokens = 0
         """Written in the present call."""
@@ -70,6 +74,8 @@ class Engine(engine.Engine, engine.Transcriber):
         self.progress("importing qwen_asr")
         qwen3.prepare_torch()
         _import_package()
+        if self._vad:
+            self._probabilities = speech.silero()
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._read(Path(self.spec.model_dir), on_cpu if self.spec.device == "cpu" else "auto")
@@ -124,10 +130,10 @@ class Engine(engine.Engine, engine.Transcriber):
         asked = self._asked(request)
         spoken: dict[str, int] = {}
         before = ""
-        for begin, end in chunks.split(audio, self._chunk_s):
+        for begin, end in self._pieces(audio):
             self.jobs.rest()
             for start, last, text, language in self._heard(audio, begin, end, asked):
-                text = chunks.glue(before, text) + text
+                text = glue(before, text) + text
                 before = text
                 spoken[language] = spoken.get(language, 0) + len(text)
                 start_s, end_s = round(start / PCM_RATE_IN, 3), round(last / PCM_RATE_IN, 3)
@@ -143,6 +149,15 @@ class Engine(engine.Engine, engine.Transcriber):
             if cancelled():
                 break
         return max(spoken, key=lambda language: spoken[language], default="")
+
+    def _pieces(self, audio: Audio) -> Iterator[tuple[int, int]]:
+        if self._vad:
+            return speech.pieces(audio, self._chunk_s, self._hear)
+        return chunks.split(audio, self._chunk_s)
+
+    def _hear(self, audio: Audio) -> Iterator[float]:
+        self.jobs.rest()
+        return self._probabilities(audio)
 
     def _asked(self, request: Transcribe) -> _Asked:
         """Raises BadRequest for what the package has no way to do."""
@@ -163,8 +178,8 @@ class Engine(engine.Engine, engine.Transcriber):
     ) -> Generator[tuple[int, int, str, str], None, None]:
         """First and last sample, text and language of a chunk, or of its halves; nothing where nobody speaks."""
         chunk = np.nan_to_num(audio[begin:end], posinf=0.0, neginf=0.0)
-        speech = chunks.loud(chunk)
-        if speech is None or speech[1] - speech[0] < _SHORTEST_S * PCM_RATE_IN:
+        loud = chunks.loud(chunk)
+        if loud is None or loud[1] - loud[0] < _SHORTEST_S * PCM_RATE_IN:
             return
         text, language, endless = self._call(chunk, asked, _TOKENS + round(_TOKENS_PER_S * chunk.size / PCM_RATE_IN))
         if endless and chunk.size > 2 * _SHORTEST_HALF_S * PCM_RATE_IN:
@@ -173,7 +188,7 @@ class Engine(engine.Engine, engine.Transcriber):
                 self.jobs.rest()
                 yield from self._heard(audio, *half, asked)
         elif text:
-            yield begin + speech[0], begin + speech[1], text, language
+            yield begin + loud[0], begin + loud[1], text, language
 
     def _call(self, chunk: Audio, asked: _Asked, limit: int) -> tuple[str, str, bool]:
         """Text and language of a chunk; and whether the text had no end after `limit` tokens."""

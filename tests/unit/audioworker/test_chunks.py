@@ -1,4 +1,4 @@
-"""Where long audio is cut, and how the texts of its pieces are joined."""
+"""Where long audio is cut."""
 
 from __future__ import annotations
 
@@ -74,26 +74,3 @@ def test_silence_has_noise_of_its_own() -> None:
     assert chunks.loud(hum) is None
     assert chunks.loud(np.zeros(3, np.float32)) is None
     assert chunks.loud(np.zeros(0, np.float32)) is None
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "between"),
-    [
-        ("brave new", "world", " "),
-        ("Ende.", "Neu", " "),
-        ("", "Hello", ""),
-        ("Hello", "", ""),
-        ("one ", "two", ""),
-        ("你好", "世界", ""),
-        ("你好。", "世界", ""),
-        ("ありがとう", "ございます", ""),
-        ("안녕", "하세요", " "),
-        ("สวัสดี", "ครับ", ""),
-        ("привет", "мир", " "),
-        ("你好。", "Hello", ""),
-        ("مرحبا", "بكم", " "),
-        ("नमस्ते", "दुनिया", " "),
-    ],
-)
-def test_texts_are_joined_as_their_script_is_written(before: str, after: str, between: str) -> None:
-    assert chunks.glue(before, after) == between

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiod.api.transcripts import FORMATS, Events, Transcript, TranscriptTextDelta, TranscriptTextDone, render
+from audiod.api.transcripts import (
+    FORMATS,
+    SUBTITLES,
+    Events,
+    Transcript,
+    TranscriptTextDelta,
+    TranscriptTextDone,
+    render,
+)
+from audiod.subtitles.cues import make
 from audioproto.worker import Segment, Token, Word
 
 SEGMENTS = [
@@ -19,8 +28,12 @@ SEGMENTS = [
         words=[Word(" And", 0.0, 0.5, 0.9), Word(" so,", 0.5, 2.5, 0.9)],
         logprobs=[Token(b" And", -0.25), Token(b" so,", -0.5)],
     ),
-    Segment(1, 3661.5, 3662.0, " a ---> b\n\nand c."),
+    Segment(1, 3660.5, 3662.0, " a ---> b\n\nand c."),
 ]
+
+
+def subtitled(response_format: str, segments: list[Segment]) -> str:
+    return SUBTITLES[response_format](make(segments, 3662.0004))
 
 
 def rendered(response_format: str, segments: list[Segment] = SEGMENTS, *granularities: str, **more: bool) -> str:
@@ -73,21 +86,34 @@ def test_text_is_the_text_and_a_line_s_end() -> None:
 
 
 def test_subtitles_count_from_one_pass_the_hour_and_cannot_be_broken_by_the_words() -> None:
-    assert rendered("srt") == (
-        "1\n00:00:00,000 --> 00:00:02,500\nAnd so,\n\n2\n01:01:01,500 --> 01:01:02,000\na -> b and c.\n\n"
+    assert subtitled("srt", SEGMENTS) == (
+        "1\n00:00:00,000 --> 00:00:02,500\nAnd so,\n\n2\n01:01:00,500 --> 01:01:02,000\na -> b and c.\n\n"
     )
-    assert rendered("vtt") == (
-        "WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nAnd so,\n\n01:01:01.500 --> 01:01:02.000\na -> b and c.\n\n"
+    assert subtitled("vtt", SEGMENTS) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nAnd so,\n\n01:01:00.500 --> 01:01:02.000\na ---&gt; b and c.\n\n"
     )
+
+
+def test_cues_whose_times_are_estimates_are_known() -> None:
+    """The first segment has words, the second has none; a third has them, but nobody heard when."""
+    third = Segment(1, 3000.0, 3001.0, " D.", words=[Word(" D.", 3000.0, 3001.0)], words_estimated=True)
+    assert [cue.estimated for cue in make(SEGMENTS, 3662.0)] == [False, True]
+    assert [cue.estimated for cue in make([SEGMENTS[0], third], 3662.0)] == [False, True]
+
+
+def test_words_whose_times_are_estimates_are_marked() -> None:
+    guessed = Segment(1, 0.0, 1.0, " A", words=[Word(" A", 0.0, 1.0)], words_estimated=True)
+    body = json.loads(rendered("verbose_json", [guessed], "word"))
+    assert body["words"] == [{"word": "A", "start": 0.0, "end": 1.0, "estimated": True}]
 
 
 TEXTS = st.lists(st.text() | st.sampled_from(["-->", "---->", "\n\n", "1\n", "\x1e", "\ud800", " a", "b "]), max_size=5)
 
 
 @given(TEXTS)
-def test_whatever_was_said_subtitles_have_three_lines_and_a_blank_one_for_each_cue(texts: list[str]) -> None:
-    file = rendered("srt", [Segment(1, n, n + 0.5, text) for n, text in enumerate(texts)])
-    assert re.fullmatch(r"(\d+\n[\d:,]{12} --> [\d:,]{12}\n.*\S.*\n\n)*", file)
+def test_whatever_was_said_subtitles_have_up_to_four_lines_and_a_blank_one_for_each_cue(texts: list[str]) -> None:
+    file = subtitled("srt", [Segment(1, n, n + 0.5, text) for n, text in enumerate(texts)])
+    assert re.fullmatch(r"(\d+\n[\d:,]{12} --> [\d:,]{12}\n(.*\S.*\n){1,2}\n)*", file)
     assert file.count("-->") == file.count("\n\n")
     numbers = [int(cue.split("\n")[0]) for cue in file.split("\n\n")[:-1]]
     assert numbers == list(range(1, len(numbers) + 1))
@@ -109,9 +135,30 @@ def test_deltas_add_up_to_the_text(texts: list[str]) -> None:
     assert done.usage.total_tokens == done.usage.input_tokens + done.usage.output_tokens
 
 
+def test_a_preview_is_not_told_again_by_its_segment() -> None:
+    events = Events()
+    come = [delta.delta for text in ("And", " so", ", my ") for delta in events.preview(text)]
+    come += [delta.delta for delta in events.add(Segment(1, 0, 1, "And so, my friends"))]
+    come += [delta.delta for delta in events.preview(" ask")]
+    come += [delta.delta for delta in events.add(Segment(1, 1, 2, " ask"))]
+    (done,) = events.end("en", 2.0)
+    assert isinstance(done, TranscriptTextDone)
+    assert "".join(come) == done.text == "And so, my friends ask"
+
+
+def test_where_a_preview_was_wrong_the_last_event_has_the_right_text() -> None:
+    events = Events()
+    come = [delta.delta for delta in events.preview("and and and")]
+    come += [delta.delta for text in ("And so", " it goes") for delta in events.add(Segment(1, 0, 1, text))]
+    *_, done = events.end("en", 2.0)
+    assert isinstance(done, TranscriptTextDone)
+    assert done.text == "And so it goes"
+    assert come == ["and and and", " it goes"]
+
+
 @pytest.mark.parametrize("response_format", FORMATS)
 def test_silence_is_a_valid_answer_in_every_format(response_format: str) -> None:
-    answer = rendered(response_format, [])
+    answer = subtitled(response_format, []) if response_format in SUBTITLES else rendered(response_format, [])
     if FORMATS[response_format] == "application/json":
         assert json.loads(answer)["text"] == ""
     else:
