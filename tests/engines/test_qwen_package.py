@@ -204,6 +204,7 @@ def test_wrong_and_broken_checkpoints_are_refused_with_what_to_type_next(
         (str(tiny_qwen / "asr-hf"), {}, "config_invalid", "-hf layout", 'engine = "qwen_asr"'),
         (str(tiny_qwen / "asr"), {"attention": "flash_attention_2"}, "config_invalid", "attention", "sdpa"),
         (str(tiny_qwen / "asr"), {"chunk_s": 4}, "invalid_request", "chunk_s must be", ""),
+        (str(tiny_qwen / "asr"), {"vad": 1}, "invalid_request", "vad must be", ""),
     ]
     tried = [("qwen_asr_package", str(tmp_path / directory), options) for directory, options, *_ in expected]
     errors = run(runtime_python("qwen_asr_package"), "qwen_layouts.py", "refuse", json.dumps(tried))
