@@ -1,7 +1,7 @@
 """qwen_asr: Qwen3-ASR on transformers' own classes, either layout of the checkpoint, any length of audio.
 
-Owns how chunks become calls, and tokens become text. Reading checkpoints is qwen3.py's, finding speech speech.py's;
-times of words are estimated by alignment.py; exact ones are another model's, the forced aligner's.
+Owns how chunks become calls, and tokens become text. Reading checkpoints is qwen3.py's, finding speech speech.py's, and
+piecewise.py makes segments. Exact times of words are another model's, the forced aligner's.
 """
 
 from __future__ import annotations
@@ -16,24 +16,16 @@ from audioproto.errors import BadRequest
 from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Delta, Segment, Transcribe
-from audioworker import alignment, chunks, engine, qwen3, speech
+from audioworker import engine, piecewise, qwen3, speech
 from audioworker.batching import Batcher
 from audioworker.engine import Audio, Cancelled
 from audioworker.jobs import Job
+from audioworker.piecewise import Said
 
 if TYPE_CHECKING:
     import torch
 
 _OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa", "chunk_s": 30, "vad": True}
-
-_SHORTEST_S = 0.1
-"""Less holds no word, and a model makes one up."""
-
-_SHORTEST_HALF_S = 2.0
-"""A chunk whose text has no end is cut in two and heard again, down to this length."""
-
-_TOKENS, _TOKENS_PER_S = 64, 25
-"""More text than anybody says: fast speech has 8 tokens a second, 20 in scripts that the vocabulary cuts into bytes."""
 
 _REPEATS, _LONGEST_REPEATED = 20, 10
 """So many repetitions of up to so many tokens are a model that is stuck."""
@@ -93,56 +85,20 @@ class Engine(engine.Engine, engine.Transcriber):
             self._checkpoint.context(request),
             request.temperature,
         )
-        spoken: dict[str, int] = {}
-        before = ""
-        for begin, end in self._cut(audio, self._chunk_s):
-            self.jobs.rest()
-            for segment, language in self._heard(audio, begin, end, asked, before, request):
-                before = segment.text
-                spoken[language] = spoken.get(language, 0) + len(segment.text)
-                yield segment
-            if cancelled():
-                break
-        return max(spoken, key=lambda language: spoken[language], default="")
 
-    def _heard(
-        self, audio: Audio, begin: int, end: int, asked: _Asked, before: str, request: Transcribe
-    ) -> Generator[tuple[Segment, str], None, None]:
-        """The segment of one chunk with its language, or those of its halves; nothing where nobody speaks."""
-        chunk = np.nan_to_num(audio[begin:end], posinf=0.0, neginf=0.0)
-        loud = chunks.loud(chunk)
-        if loud is None or loud[1] - loud[0] < _SHORTEST_S * PCM_RATE_IN:
-            return
-        writing = self._begin(chunk, asked, before)
-        if request.deltas:
-            writing.tell = lambda text: self.on_delta(Delta(request.job, text))
-        while not writing.ended:
-            self._batcher(asked.temperature, writing)
-            self.jobs.rest()
-        if writing.endless and chunk.size > 2 * _SHORTEST_HALF_S * PCM_RATE_IN:
-            middle = begin + chunks.halves(chunk)
-            for half in ((begin, middle), (middle, end)):
-                for segment, language in self._heard(audio, *half, asked, before, request):
-                    before = segment.text
-                    yield segment, language
-            return
-        if text := writing.text():
-            start_s, end_s = ((begin + place) / PCM_RATE_IN for place in loud)
-            text = glue(before, text) + text
-            yield (
-                Segment(
-                    request.job,
-                    round(start_s, 3),
-                    round(end_s, 3),
-                    text,
-                    tokens=writing.tokens,
-                    temperature=request.temperature,
-                    avg_logprob=float(np.mean(writing.logprobs[-len(writing.tokens) :])),
-                    words=alignment.estimate(text, round(start_s, 3), round(end_s, 3)) if request.words else [],
-                    words_estimated=request.words,
-                ),
-                writing.language(),
-            )
+        def hear(chunk: Audio, before: str) -> Said:
+            writing = self._begin(chunk, asked, before)
+            if request.deltas:
+                writing.tell = lambda text: self.on_delta(Delta(request.job, text))
+            while not writing.ended:
+                self._batcher(asked.temperature, writing)
+                self.jobs.rest()
+            tokens = writing.tokens
+            likely = float(np.mean(writing.logprobs[-len(tokens) :])) if tokens else 0.0
+            return Said(writing.text(), writing.language(), writing.endless, tokens, likely)
+
+        places = self._cut(audio, self._chunk_s)
+        return (yield from piecewise.transcribe(audio, places, request, hear, self.jobs, cancelled))
 
     def _begin(self, chunk: Audio, asked: _Asked, before: str = "", limit: int = 0) -> _Writing:
         """The model's input for a chunk, computed on the job's own thread."""
@@ -161,7 +117,7 @@ class Engine(engine.Engine, engine.Transcriber):
             prompt=inputs["input_ids"][0].tolist(),
             features=inputs["input_features"][0],
             mask=inputs["input_features_mask"][0],
-            limit=limit or _TOKENS + round(_TOKENS_PER_S * chunk.size / PCM_RATE_IN),
+            limit=limit or piecewise.most_tokens(chunk),
             forced=asked.language,
             openings=openings,
             before=before,

@@ -20,29 +20,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from audioproto.errors import BadRequest, ConfigInvalid
-from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Segment, Transcribe
-from audioworker import alignment, chunks, engine, qwen3, speech
+from audioworker import engine, piecewise, qwen3, speech
 from audioworker.engine import Audio, Cancelled
 from audioworker.jobs import Aborted
+from audioworker.piecewise import Said
 
 _OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa", "chunk_s": 30, "vad": True}
 
 _UNUSED = ("librosa", "nagisa", "soundfile")
 """What the package imports to read files and to align Japanese, and a recogniser that is given samples never calls."""
 
-_SHORTEST_S = 0.1
-"""Less holds no word, and a model makes one up."""
-
 _SHORTEST_CALL_S = 0.5
 """The package fills up only what it has cut itself to this length (MIN_ASR_INPUT_SECONDS); less than 12.5 ms fails."""
-
-_SHORTEST_HALF_S = 2.0
-"""A chunk whose text has no end is cut in two and heard again, down to this length."""
-
-_TOKENS, _TOKENS_PER_S = 64, 25
-"""More text than anybody says. The package's own limit of 512 tokens would cut a text off and not tell."""
 
 
 class Engine(engine.Engine, engine.Transcriber):
@@ -123,27 +114,12 @@ class Engine(engine.Engine, engine.Transcriber):
 
     def transcribe(self, audio: Audio, request: Transcribe, cancelled: Cancelled) -> Generator[Segment, None, str]:
         asked = self._asked(request)
-        spoken: dict[str, int] = {}
-        before = ""
-        for begin, end in self._cut(audio, self._chunk_s):
-            self.jobs.rest()
-            for start, last, text, language in self._heard(audio, begin, end, asked):
-                text = glue(before, text) + text
-                before = text
-                spoken[language] = spoken.get(language, 0) + len(text)
-                start_s, end_s = round(start / PCM_RATE_IN, 3), round(last / PCM_RATE_IN, 3)
-                yield Segment(
-                    request.job,
-                    start_s,
-                    end_s,
-                    text,
-                    temperature=request.temperature,
-                    words=alignment.estimate(text, start_s, end_s) if request.words else [],
-                    words_estimated=request.words,
-                )
-            if cancelled():
-                break
-        return max(spoken, key=lambda language: spoken[language], default="")
+
+        def hear(chunk: Audio, before: str) -> Said:
+            return self._call(chunk, asked, piecewise.most_tokens(chunk))
+
+        places = self._cut(audio, self._chunk_s)
+        return (yield from piecewise.transcribe(audio, places, request, hear, self.jobs, cancelled))
 
     def _asked(self, request: Transcribe) -> _Asked:
         """Raises BadRequest for what the package has no way to do."""
@@ -159,25 +135,8 @@ class Engine(engine.Engine, engine.Transcriber):
             )
         return _Asked(language or "".join(candidates), self._checkpoint.context(request), request.temperature)
 
-    def _heard(
-        self, audio: Audio, begin: int, end: int, asked: _Asked
-    ) -> Generator[tuple[int, int, str, str], None, None]:
-        """First and last sample, text and language of a chunk, or of its halves; nothing where nobody speaks."""
-        chunk = np.nan_to_num(audio[begin:end], posinf=0.0, neginf=0.0)
-        loud = chunks.loud(chunk)
-        if loud is None or loud[1] - loud[0] < _SHORTEST_S * PCM_RATE_IN:
-            return
-        text, language, endless = self._call(chunk, asked, _TOKENS + round(_TOKENS_PER_S * chunk.size / PCM_RATE_IN))
-        if endless and chunk.size > 2 * _SHORTEST_HALF_S * PCM_RATE_IN:
-            middle = begin + chunks.halves(chunk)
-            for half in ((begin, middle), (middle, end)):
-                self.jobs.rest()
-                yield from self._heard(audio, *half, asked)
-        elif text:
-            yield begin + loud[0], begin + loud[1], text, language
-
-    def _call(self, chunk: Audio, asked: _Asked, limit: int) -> tuple[str, str, bool]:
-        """Text and language of a chunk; and whether the text had no end after `limit` tokens."""
+    def _call(self, chunk: Audio, asked: _Asked, limit: int) -> Said:
+        """What the package says of a chunk; endless if there is no end after `limit` tokens."""
         shortest = round(_SHORTEST_CALL_S * PCM_RATE_IN)
         if chunk.size < shortest:
             chunk = np.pad(chunk, (0, shortest - chunk.size))
@@ -190,7 +149,7 @@ class Engine(engine.Engine, engine.Transcriber):
             (heard,) = self._package.transcribe((chunk, PCM_RATE_IN), asked.context, asked.language or None)
             endless = self._tokens > limit
         text = self._checkpoint.plain(heard.text).strip()
-        return text, qwen3.code_of_language(heard.language.partition(",")[0]), endless
+        return Said(text, qwen3.code_of_language(heard.language.partition(",")[0]), endless)
 
     def _at_token(self, *_: object) -> None:
         """Called by torch whenever the model computes a token: the package can neither count them nor be stopped."""
