@@ -121,7 +121,7 @@ def test_a_preload_that_failed_keeps_it_from_being_ready_until_the_model_has_loa
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    """A package index, an npm registry and a hub in one, each with the one thing that is asked for."""
+    """Package indexes, an npm registry and a hub in one, each with the one thing that is asked for."""
 
     asked: ClassVar[list[str]] = []
 
@@ -168,7 +168,8 @@ def test_mirrors_are_asked_once_a_minute_however_many_want_to_know(
     monkeypatch.setenv("PIP_INDEX_URL", f"{mirror}/simple")
     monkeypatch.setenv("npm_config_registry", f"{mirror}/")
     answers: list[dict[str, Any]] = []
-    with running(tmp_path, state_dir, f'[mirrors]\nhub = "{mirror}"\nmodelscope = []\n') as daemon:
+    settings = f'[mirrors]\ntorch_index = "{mirror}/whl"\nhub = "{mirror}"\nmodelscope = []\n'
+    with running(tmp_path, state_dir, settings) as daemon:
         asking = [threading.Thread(target=lambda: answers.append(health(daemon, "?mirrors=1"))) for _ in range(3)]
         for thread in asking:
             thread.start()
@@ -176,9 +177,10 @@ def test_mirrors_are_asked_once_a_minute_however_many_want_to_know(
         for thread in asking:
             thread.join(PATIENCE_S)
         answers.append(health(daemon, "?mirrors=1"))
-    assert [entry["name"] for entry in answers[0]["mirrors"]] == ["pip", "npm", "hub"]
+    assert [entry["name"] for entry in answers[0]["mirrors"]] == ["pip", "torch", "npm", "hub"]
     assert all(entry["reachable"] for entry in answers[0]["mirrors"]), answers[0]["mirrors"]
     assert len(answers) == 4
     assert all(answer["mirrors"] == answers[0]["mirrors"] for answer in answers)
     assert sum(asked.startswith("GET /simple/pip") for asked in Mirror.asked) == 1
-    assert sum(asked.startswith("HEAD ") for asked in Mirror.asked) == 1
+    heads = [asked for asked in Mirror.asked if asked.startswith("HEAD ")]
+    assert len(heads) == len(set(heads)) == 2, "torch's index and the hub"
