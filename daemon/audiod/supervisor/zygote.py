@@ -73,14 +73,20 @@ class Zygote:
     """A running zygote, made by `start`. `on_death` is called once, when it is gone without having been stopped."""
 
     def __init__(
-        self, launch: Launch, process: asyncio.subprocess.Process, sock: socket.socket, log: asyncio.StreamReader
+        self,
+        launch: Launch,
+        process: asyncio.subprocess.Process,
+        sock: socket.socket,
+        log_pipe: asyncio.ReadTransport,
+        lines: asyncio.StreamReader,
     ) -> None:
         self.launch = launch
         self.pid = process.pid
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.on_death: Callable[[Ending], None] | None = None
         self._process = process
-        self._lines = log
+        self._log_pipe = log_pipe
+        self._lines = lines
         self._prepared: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
         self._workers: dict[int, Worker] = {}
         self._forked: dict[int, asyncio.Future[int]] = {}
@@ -102,7 +108,7 @@ class Zygote:
         Raises AudiodError, with nothing left running, when it cannot be brought up.
         """
         ours, theirs = socket.socketpair()
-        log, log_end = await _pipe()
+        log_pipe, lines, log_end = await _pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 str(launch.python),
@@ -118,13 +124,14 @@ class Zygote:
             )
         except OSError as error:
             ours.close()
+            log_pipe.close()
             raise EngineFailed(f"cannot start {launch.python}: {error}") from error
         finally:
             theirs.close()
             os.close(log_end)
         if launch.group is not None:
             launch.group.add(process.pid)
-        zygote = cls(launch, process, ours, log)
+        zygote = cls(launch, process, ours, log_pipe, lines)
         watch(zygote)
         try:
             await zygote._channel.send(Init(launch.spec))
@@ -139,16 +146,19 @@ class Zygote:
 
     async def watch(self) -> None:
         """Follow its log and reap it. Run as a task by whoever started it."""
-        async with asyncio.TaskGroup() as tasks:
-            log = tasks.create_task(self._follow_log())
-            await self._process.wait()
-            ending = self._ending()
-            for worker in self._workers.values():
-                worker.kill()
-            # Whoever held the other end of the log is dead now; what they still said is the reason we want to show.
-            await asyncio.wait([log], timeout=1.0)
-            log.cancel()
-        self._channel.close()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                log = tasks.create_task(self._follow_log())
+                await self._process.wait()
+                ending = self._ending()
+                for worker in self._workers.values():
+                    worker.kill()
+                # Whoever held the other end of the log is dead now; what they still said is the reason we want to show.
+                await asyncio.wait([log], timeout=1.0)
+                log.cancel()
+        finally:  # the daemon may be at its end, and wait for nobody's last words
+            self._channel.close()
+            self._log_pipe.close()
         for worker in list(self._workers.values()):
             await worker.group_gone()
             worker.stopping = True  # its death is this one's consequence, not news of its own
@@ -300,13 +310,14 @@ class _StallLimit:
         self.timer.reschedule(asyncio.get_running_loop().time() + self._limit_s)
 
 
-async def _pipe() -> tuple[asyncio.StreamReader, int]:
-    """A pipe: its reading end on the event loop, its writing end as a descriptor.
+async def _pipe() -> tuple[asyncio.ReadTransport, asyncio.StreamReader, int]:
+    """A pipe: its reading end on the event loop, to be closed, what is read there, and its writing end as a descriptor.
 
     Not asyncio's own PIPE, because there Process.wait() may wait for the pipe too, and a grandchild can hold that.
     """
     reading, writing = os.pipe()
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0))
-    return reader, writing
+    source = os.fdopen(reading, "rb", 0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
+    return transport, reader, writing
