@@ -45,7 +45,10 @@ _FORWARDS, _BACKWARDS = 320 * FRAME, 64 * FRAME
 
 
 def silero() -> Hear:
-    """Make the detector ready, without leaving a thread behind. Raises ImportError where the runtime has none."""
+    """Make the detector ready, without leaving a thread behind. Raises ImportError where the runtime has none.
+
+    Before torch is imported: torch offers its own OpenMP to all that come later, and that is not limited.
+    """
     # The library computes a frame with four threads that wait for each other actively: seven times the CPU time. Its
     # OpenMP, which it has for itself, reads this limit once, when it is loaded.
     before = os.environ.get("OMP_THREAD_LIMIT")
@@ -72,7 +75,8 @@ def silero() -> Hear:
 def cutter(vad: bool, rest: Callable[[], None]) -> Cut:
     """What cuts long audio: where somebody speaks, or without `vad` wherever it is loud.
 
-    `rest` is called now and then in between: an hour of noise is looked at for seconds.
+    `rest` is called now and then in between: an hour of noise is looked at for seconds. To be made before torch is
+    imported, as `silero` says.
     """
     if not vad:
         return chunks.split

@@ -1,6 +1,7 @@
 """Run in the runtime of qwen_asr by a test: what reading checkpoints gives, for many of them with one import.
 
 `compare KIND RELEASED HF` prints the largest difference of their logits on the same noise,
+`threads ENGINE DIRECTORY` how many threads looking for speech adds,
 `split HF TEXT` the words that the library aligns of a text, and
 `refuse '[["ENGINE", "DIRECTORY", {OPTIONS}], ...]'` the errors that the engines come up with.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,8 +48,20 @@ def refuse(tried: list[tuple[str, str, dict[str, object]]]) -> list[Any]:
     return errors
 
 
+def threads(name: str, directory: str) -> dict[str, int]:
+    made = engine.find(name)(EngineSpec(name, "tiny", directory))
+    made.prepare()
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))
+    noise = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    assert list(getattr(made, "_cut")(noise, 30)) == []  # noqa: B009 - of either engine
+    return {"more": len(list(tasks.iterdir())) - before}
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
+        case ["threads", name, directory]:
+            print(json.dumps(threads(name, directory)))
         case ["compare", ("asr" | "aligner") as kind, released, hf]:
             print(json.dumps(compare(kind, released, hf)))
         case ["split", hf, text]:

@@ -198,6 +198,14 @@ def test_speech_is_found_in_noise_and_cut_where_nobody_speaks(attentive: Worker)
     assert [segment.end - segment.start < 5 for segment in segments] == [True] * 6
 
 
+@pytest.mark.parametrize("engine", ["qwen_asr", "qwen_asr_package"])
+def test_speech_is_found_on_one_thread_beside_torch(
+    engine: str, tiny_qwen: Path, runtime_python: Callable[[str], Path]
+) -> None:
+    """With torch's OpenMP it was four that wait for each other actively: seconds of CPU for each minute of audio."""
+    assert in_runtime(runtime_python, "threads", engine, str(tiny_qwen / "asr"), engine=engine) == {"more": 0}
+
+
 # --- jobs at once ---------------------------------------------------------------------------------------------------
 
 
@@ -244,9 +252,9 @@ def test_jobs_that_share_a_call_give_what_each_gives_alone(endless: Worker) -> N
 # --- checkpoints that are none --------------------------------------------------------------------------------------
 
 
-def in_runtime(runtime_python: Callable[[str], Path], *arguments: str) -> Any:
+def in_runtime(runtime_python: Callable[[str], Path], *arguments: str, engine: str = "qwen_asr") -> Any:
     ran = subprocess.run(
-        [str(runtime_python("qwen_asr")), str(TOP / "tests/engines/qwen_layouts.py"), *arguments],
+        [str(runtime_python(engine)), str(TOP / "tests/engines/qwen_layouts.py"), *arguments],
         env={"PYTHONPATH": str(TOP / "daemon"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

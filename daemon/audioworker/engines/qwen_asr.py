@@ -55,9 +55,9 @@ class Engine(engine.Engine, engine.Transcriber):
         )
 
     def prepare(self) -> None:
+        self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("importing transformers")
         qwen3.prepare_torch()
-        self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._checkpoint = qwen3.read(

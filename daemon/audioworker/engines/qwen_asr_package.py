@@ -58,10 +58,10 @@ class Engine(engine.Engine, engine.Transcriber):
         """Written in the present call."""
 
     def prepare(self) -> None:
+        self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("importing qwen_asr")
         qwen3.prepare_torch()
         _import_package()
-        self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._read(Path(self.spec.model_dir), on_cpu if self.spec.device == "cpu" else "auto")
