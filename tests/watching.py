@@ -1,9 +1,12 @@
-"""Waiting without sleeping: what a daemon tells of itself, and what descends from it."""
+"""Waiting without sleeping: what a daemon tells of itself, what descends from it, and that it is dead."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,3 +52,13 @@ def children(pid: int) -> set[int]:
         for child in (task / "children").read_text().split():
             found |= {int(child)} | (children(int(child)) if Path(f"/proc/{child}").exists() else set())
     return found
+
+
+def kill(*pids: int) -> None:
+    """Kill them, and wait until they are dead: a process may still read its socket after kill(2) has returned."""
+    handles = [os.pidfd_open(pid) for pid in pids]
+    for handle in handles:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for pid, handle in zip(pids, handles, strict=True):
+        assert select.select([handle], [], [], 30)[0], f"process {pid} is not dead after 30 s"
+        os.close(handle)

@@ -664,7 +664,10 @@ def test_a_runtime_in_use_is_not_removed(host: Host) -> None:
     python = host.find()
     assert python is not None
     places = host.places
-    with subprocess.Popen([python, "-c", "input()"], stdin=subprocess.PIPE) as user:
+    script = "print(flush=True); input()"
+    with subprocess.Popen([python, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdout is not None
+        user.stdout.readline()  # an exec that has just begun shows no program yet
         with pytest.raises(InUse, match=rf"runtime tiny is in use by process {user.pid}"):
             build.remove("tiny", places.locks_dir, places.runtimes_dir, host.lines.append)
         assert host.find()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from audioproto.errors import AudiodError
 from media_pools import children, media_pool, zygotes
 from realtime import SILENCE, sentence
 from sounds import muxed, s16, similarity, sweep
+from watching import kill
 
 CODED = {LiveFormat.PCMU: ("mulaw", "pcm_mulaw"), LiveFormat.PCMA: ("alaw", "pcm_alaw")}
 
@@ -92,8 +91,7 @@ async def test_an_ear_that_dies_says_so_and_is_counted() -> None:
         async with pool.ear(LiveFormat.PCM, detect=False) as ear:
             await ear.hear(SILENCE[:HEAR_BYTES])
             (zygote,) = zygotes()
-            for process in children(zygote):
-                os.kill(process, signal.SIGKILL)
+            kill(*children(zygote))
             with pytest.raises(AudiodError, match="ended"):
                 await ear.hear(SILENCE[:HEAR_BYTES])
         assert failures == [("listen", "crashed")]

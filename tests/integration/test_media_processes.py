@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
-import signal
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from audiod.media.pool import MediaPool
 from audioproto.errors import AudiodError, BadAudio, Draining
 from media_pools import children, decoded, media_pool, zygotes
 from sounds import muxed, s16, sweep, wav
+from watching import kill
 
 FLAC = muxed("flac", "flac", sweep(1.0, 16_000), 16_000)
 LONG = wav(sweep(1.0, 8_000), 8_000, "u8", claimed_bytes=8_000 * 3_600) + bytes(8_000 * 3_599)
@@ -52,20 +50,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
-
-
-def ended(pidfd: int) -> bool:
-    return bool(select.select([pidfd], [], [], 0)[0])
-
-
-async def kill(*pids: int) -> None:
-    """Kill them, and wait until they are dead: a process may still read its socket after kill(2) has returned."""
-    handles = [os.pidfd_open(pid) for pid in pids]
-    for handle in handles:
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-    for handle in handles:
-        await until(partial(ended, handle))
-        os.close(handle)
 
 
 async def at_work(pool: MediaPool) -> None:
@@ -140,7 +124,7 @@ async def test_a_process_that_dies_at_work_costs_its_own_job_only(pool: MediaPoo
     async with asyncio.TaskGroup() as tasks:
         job = tasks.create_task(_refusal(pool, LONG))
         await at_work(pool)
-        await kill(*codecs())
+        kill(*codecs())
         assert "crashed" in await job
     assert await seconds(pool, FLAC) == pytest.approx(1.0)
 
@@ -153,14 +137,14 @@ async def _refusal(pool: MediaPool, data: bytes) -> str:
 
 async def test_a_process_that_dies_idle_costs_nobody_anything(pool: MediaPool) -> None:
     await seconds(pool, FLAC)
-    await kill(*codecs())
+    kill(*codecs())
     assert await seconds(pool, FLAC) == pytest.approx(1.0)
 
 
 async def test_a_zygote_that_dies_idle_is_replaced(pool: MediaPool) -> None:
     await seconds(pool, FLAC)
     (zygote,) = zygotes()
-    await kill(*codecs(), zygote)
+    kill(*codecs(), zygote)
     assert await seconds(pool, FLAC) == pytest.approx(1.0)
     assert zygote not in zygotes()
 
@@ -168,7 +152,7 @@ async def test_a_zygote_that_dies_idle_is_replaced(pool: MediaPool) -> None:
 async def test_an_encoder_that_dies_is_our_fault_and_the_next_works(pool: MediaPool) -> None:
     async with pool.encoder(SpeechFormat.MP3, 24_000) as encoder:
         await encoder.feed(bytes(4_800))
-        await kill(*codecs())
+        kill(*codecs())
         with pytest.raises(AudiodError, match="encoding the speech ended") as failed:
             await encoder.feed(bytes(48_000))
         assert failed.value.http_status == 500
@@ -284,14 +268,14 @@ async def test_failures_are_told_to_whoever_counts_them() -> None:
         async with asyncio.TaskGroup() as tasks:
             job = tasks.create_task(_refusal(pool, LONG))
             await at_work(pool)
-            await kill(*codecs())  # the one at work, and the one that stands ready
+            kill(*codecs())  # the one at work, and the one that stands ready
             await job
         assert told == [("decode", "crashed")]
         await seconds(pool, FLAC)
         assert told[1:] == [("decode", "lost")]
         async with pool.encoder(SpeechFormat.MP3, 24_000) as encoder:
             await encoder.feed(bytes(4_800))
-            await kill(*codecs())
+            kill(*codecs())
             with pytest.raises(AudiodError):
                 await encoder.feed(bytes(48_000))
         assert told[2:] == [("encode", "crashed")]

@@ -24,6 +24,7 @@ from daemons import AUDIO, Daemon, running
 from realtime import MODEL, SILENCE, RealtimeClient, pcm_at, realtime, sentence, session, speech
 from scraping import until
 from sounds import muxed
+from watching import kill
 
 DETECT: dict[str, object] = {"type": "server_vad", "silence_duration_ms": 400}
 
@@ -314,7 +315,7 @@ def test_who_listens_may_die_and_the_session_goes_on(live: Daemon) -> None:
         (spare,) = codecs(live)
         client.append(SILENCE)
         client.settle()
-        os.kill(spare, signal.SIGKILL)
+        kill(spare)
         client.append(SILENCE)
         error = client.until("error")["error"]
         assert (error["type"], error["code"]) == ("server_error", "internal_error")

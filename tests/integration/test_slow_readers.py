@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 from collections.abc import Iterator
 from http.client import IncompleteRead
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from clients import LONG_TEXT, Remains, cancelled, client, cpu_ticks, held_bytes, leases, pidfd, samples
+from clients import LONG_TEXT, Remains, cancelled, client, cpu_ticks, held_bytes, leases, samples
 from daemons import Daemon, running, say
 from scraping import until
+from watching import kill
 
 LITTLE = 8192
 """What the kernel may take for a client that reads nothing."""
@@ -91,11 +91,10 @@ def test_a_worker_that_dies_before_the_first_byte_is_forgiven(speaking: Daemon) 
     victim = speaking.model("hibari")["worker_pid"]
     expected = say(speaking)
     os.kill(victim, signal.SIGSTOP)
-    with client(speaking) as one, pidfd(victim) as handle:
+    with client(speaking) as one:
         one.send_speech("Hello there.")
         until(lambda: leases(speaking, "hibari") == 1)
-        os.kill(victim, signal.SIGKILL)
-        assert select.select([handle], [], [], 30)[0]
+        kill(victim)
         answer = one.answer()
         assert (answer.status, answer.read()) == expected
 
