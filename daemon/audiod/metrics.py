@@ -51,6 +51,7 @@ from audioproto.control import Work
 from audioproto.errors import ModelNotFound, all_errors
 from audioproto.types import Death
 from audioproto.types import Residency as S
+from audioproto.worker import Phase
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -135,6 +136,10 @@ METRICS = (
         "histogram",
         ("model", "step"),
         "Where the time goes from speech to the words of live turns.",
+    ),
+    Described("audiod_phase_seconds", "histogram", ("model", "phase"), "Time that a phase of speaking took."),
+    Described(
+        "audiod_phase_peak_bytes", "gauge", ("model", "phase"), "Most device memory in use in the last such phase."
     ),
     # queue
     Described("audiod_queue_requests", "gauge", ("model",), "Requests waiting for the model."),
@@ -231,6 +236,8 @@ class Metrics:
         self._engine = self._counter("audiod_engine_seconds_total")
         self._turns = self._histogram("audiod_realtime_turn_seconds")
         self._live = self._histogram("audiod_live_seconds")
+        self._phases = self._histogram("audiod_phase_seconds")
+        self._phase_peaks = self._gauge("audiod_phase_peak_bytes")
         self._queue_wait = self._histogram("audiod_queue_wait_seconds")
         self._transitions = self._histogram("audiod_transition_seconds")
         self._switches = self._histogram("audiod_switch_seconds")
@@ -291,6 +298,11 @@ class Metrics:
         self._audio.labels(model).inc(audio_s)
         self._engine.labels(model).inc(engine_s)
         self.work[model].audio_s += audio_s
+
+    def observe_phase(self, model: str, phase: Phase) -> None:
+        self._phases.labels(model, phase.name).observe(phase.seconds)
+        if phase.peak_bytes:
+            self._phase_peaks.labels(model, phase.name).set(phase.peak_bytes)
 
     def observe_turn(self, model: str, took_s: float) -> None:
         self._turns.labels(model).observe(took_s)

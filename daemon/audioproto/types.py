@@ -26,6 +26,10 @@ class Task(StrEnum):
     """It finds out when each word of a known text is said."""
 
 
+EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
+"""Names of an emotion vector's values, in their order. IndexTTS2's, whose users know them."""
+
+
 class Priority(StrEnum):
     """Who waits: a person, or a job that may take its time. Batch work is put off, never for ever."""
 
@@ -117,3 +121,9 @@ class EngineSpec(msgspec.Struct, frozen=True):
     max_batch_wait_s: float = 0.0
     """How long a call waits for more jobs to join it."""
     options: dict[str, Any] = {}
+    memory_bytes: int = 0
+    """Device memory that is set aside for the worker, weights, working memory and all; 0 where it is not bounded. An
+    engine that can do with less than all of its weights on the device at a time decides by this."""
+    voices_dir: str = ""
+    """Where the engine may keep what it makes of stored voices, in one file a voice, `<id>.<suffix>`; empty: nowhere.
+    The daemon removes a voice's file together with the voice."""

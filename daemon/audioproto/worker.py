@@ -1,7 +1,7 @@
 """The worker protocol: what the daemon says to zygotes and workers, and what they say back.
 
-Frames (framing.py) over an inherited Unix stream socketpair. `Fork` and `Transcribe` carry one file descriptor each
-(SCM_RIGHTS): the new worker's socket, and a sealed memfd of mono s16le PCM at 16 kHz.
+Frames (framing.py) over an inherited Unix stream socketpair. `Fork`, and whatever has audio, carry one file descriptor
+each (SCM_RIGHTS): the new worker's socket, or a sealed memfd of mono s16le PCM.
 """
 
 from __future__ import annotations
@@ -110,14 +110,71 @@ class Align(Message, frozen=True):
     language: str = ""
 
 
+class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The `samples` from the one numbered `begin` on, in the descriptor sent along (mono s16le at `rate_hz`)."""
+
+    samples: int
+    rate_hz: int
+    begin: int = 0
+
+
+class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The speaker to imitate. `transcript` is what is said in the recording, empty where that is not known.
+
+    `voice` is the id of the stored voice that the recording belongs to: what an engine makes of it may be kept under
+    that name. It is empty for a recording that came with the request, of which nothing may be left behind.
+    """
+
+    recording: Recording
+    transcript: str = ""
+    voice: str = ""
+
+
+class Emotion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How it is to sound: like the `recording`, by `vector` (as types.EMOTIONS), or as the description `text` says.
+
+    One of them; where there is none, as the text itself suggests. `alpha`, 0 to 1, is how much of it.
+    """
+
+    recording: Recording | None = None
+    vector: list[float] = []
+    text: str = ""
+    alpha: float = 1.0
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the model chooses. What is None is the engine's own choice; equal seeds give equal audio."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+
 class Synthesize(Message, frozen=True):
-    """Speak `text`. `speed` 0.25 to 4: the engine applies what it can and reports the rest in AudioStart.tempo."""
+    """Speak `text`. `speed` 0.25 to 4: the engine applies what it can and reports the rest in AudioStart.tempo.
+
+    `reference` and `emotion` are for engines that take them. Their recordings are in the one descriptor sent along,
+    which is there exactly if there is a recording. `pause_s` is the silence between two parts of a long text; None is
+    the engine's own.
+    """
 
     job: int
     text: str
     voice: str = ""
     speed: float = 1.0
     instructions: str = ""
+    reference: Reference | None = None
+    emotion: Emotion | None = None
+    sampling: Sampling = Sampling()
+    pause_s: float | None = None
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """All of them, in no particular order."""
+        of_voice = [self.reference.recording] if self.reference else []
+        return of_voice + ([self.emotion.recording] if self.emotion and self.emotion.recording else [])
 
 
 class Abort(Message, frozen=True):
@@ -216,6 +273,21 @@ class AudioChunk(Message, frozen=True):
     pcm: bytes
 
 
+class Phase(Message, frozen=True):
+    """A phase of a job is over: `name` is the engine's, in the words of its field, like `vocoder`.
+
+    `part` of `parts` is how far the job has come, 0 of 0 where the phase belongs to all of it. `peak_bytes` is the
+    device memory that was in use at most, weights included; 0 where that is not known.
+    """
+
+    job: int
+    name: str
+    seconds: float
+    part: int = 0
+    parts: int = 0
+    peak_bytes: int = 0
+
+
 class Paused(Message, frozen=True):
     """The job stands between two segments and computes nothing."""
 
@@ -239,4 +311,4 @@ class Failed(Message, frozen=True):
 
 
 FromZygote = Union[Progress, Prepared, Forked, Exited, Failed]
-FromWorker = Union[Progress, Ready, Segment, Delta, AudioStart, AudioChunk, Paused, Done, Failed]
+FromWorker = Union[Progress, Ready, Segment, Delta, AudioStart, AudioChunk, Phase, Paused, Done, Failed]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from audioproto.errors import AudiodError, BadRequest, EngineFailed, OutOfMemory
 from audioproto.types import EngineSpec, Hold
-from audioproto.worker import Align, Delta, Segment, Synthesize, Transcribe
+from audioproto.worker import Align, Delta, Phase, Recording, Segment, Synthesize, Transcribe
 from audioworker.jobs import Jobs
 
 Audio = npt.NDArray[np.float32]
@@ -26,6 +26,9 @@ Audio = npt.NDArray[np.float32]
 
 Cancelled = Callable[[], bool]
 """True once nobody wants the answer any more; engines ask it between segments, sentences or tokens."""
+
+Recordings = Callable[[Recording], Audio]
+"""Reads one of the recordings that came with a request: mono samples at the recording's own rate."""
 
 
 class Engine(ABC):
@@ -50,6 +53,8 @@ class Engine(ABC):
         """Where `progress` goes; set by the process that the engine is in."""
         self.on_delta: Callable[[Delta], None] = lambda delta: None
         """Where text goes that is not yet a segment's, from any thread; set by the worker."""
+        self.on_phase: Callable[[Phase], None] = lambda phase: None
+        """Where it goes how long a part of a job took, from any thread; set by the worker."""
 
     def progress(self, message: str) -> None:
         """Say that `prepare` or `load` goes on and what comes next, in words for a person.
@@ -109,11 +114,11 @@ class Synthesizer(ABC):
     """Speeds that the model itself can speak at; the daemon stretches the rest."""
 
     @abstractmethod
-    def synthesize(self, request: Synthesize, cancelled: Cancelled) -> Iterator[Audio]:
+    def synthesize(self, request: Synthesize, recordings: Recordings, cancelled: Cancelled) -> Iterator[Audio]:
         """Yield audio sentence by sentence, as soon as each is ready.
 
-        `request.speed` is already within `speed_range`. Raises UnspeakableText where nothing would be heard, and
-        VoiceNotFound.
+        `request.speed` is already within `speed_range`. Raises UnspeakableText where nothing would be heard,
+        VoiceNotFound, and BadAudio for a recording that is of no use.
         """
 
 

@@ -14,8 +14,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar, Union
 
+import msgspec
 import numpy as np
 
 from audioproto.errors import UnsupportedTask
@@ -32,6 +34,7 @@ from audioproto.worker import (
     Paused,
     Progress,
     Ready,
+    Recording,
     Resume,
     Segment,
     Synthesize,
@@ -40,7 +43,7 @@ from audioproto.worker import (
     Warm,
 )
 from audioworker.channel import Channel
-from audioworker.engine import Aligner, Audio, Engine, Synthesizer, Transcriber, typed
+from audioworker.engine import Aligner, Audio, Engine, Recordings, Synthesizer, Transcriber, typed
 from audioworker.jobs import Aborted, Job
 
 Request = Union[Transcribe, Align, Synthesize, Warm]
@@ -77,6 +80,7 @@ class _Worker:
         self._engine = engine
         self._jobs: dict[int, Job] = {}
         engine.on_delta = self._send
+        engine.on_phase = self._send
 
     def run(self) -> None:
         while True:
@@ -88,7 +92,9 @@ class _Worker:
                 match message:
                     case Transcribe() | Align():
                         self._begin(message, self._channel.take_descriptor())
-                    case Synthesize() | Warm():
+                    case Synthesize():
+                        self._begin(message, self._channel.take_descriptor() if message.recordings else None)
+                    case Warm():
                         self._begin(message, None)
                     case Abort() | Pause() | Resume():
                         if job := self._jobs.get(message.job):  # else it has ended meanwhile
@@ -148,7 +154,11 @@ class _Worker:
                 assert descriptor is not None
                 return self._align(job, request, _samples(descriptor, request.samples))
             case Synthesize():
-                self._synthesize(job, request)
+                try:
+                    self._synthesize(job, request, partial(_recording, descriptor))
+                finally:
+                    if descriptor is not None:
+                        os.close(descriptor)
                 return ""
 
     def _transcribe(self, job: Job, request: Transcribe, audio: Audio) -> str:
@@ -162,12 +172,12 @@ class _Worker:
             raise UnsupportedTask(f"{self._engine.spec.model} does not align")
         return _follow(job, self._engine.align(audio, request, job.is_aborted), self._send)
 
-    def _synthesize(self, job: Job, request: Synthesize) -> None:
+    def _synthesize(self, job: Job, request: Synthesize, recordings: Recordings) -> None:
         if not isinstance(self._engine, Synthesizer):
             raise UnsupportedTask(f"{self._engine.spec.model} does not speak")
         low, high = self._engine.speed_range
         speed = min(high, max(low, request.speed))
-        native = Synthesize(request.job, request.text, request.voice, speed, request.instructions)
+        native = msgspec.structs.replace(request, speed=speed)
         begun = False
 
         def deliver(audio: Audio) -> None:
@@ -181,7 +191,7 @@ class _Worker:
                     self._send(AudioChunk(request.job, pcm[at : at + _CHUNK_SAMPLES].tobytes()))
 
         rate = self._engine.sample_rate
-        _follow(job, self._engine.synthesize(native, job.is_aborted), deliver)
+        _follow(job, self._engine.synthesize(native, recordings, job.is_aborted), deliver)
 
 
 def _steer(job: Job, message: Abort | Pause | Resume) -> None:
@@ -217,3 +227,10 @@ def _samples(descriptor: int, count: int) -> Audio:
             return np.frombuffer(mapped, "<i2", count).astype(np.float32) / np.float32(32768.0)
     finally:
         os.close(descriptor)
+
+
+def _recording(descriptor: int | None, recording: Recording) -> Audio:
+    """Its samples as float32; the descriptor stays open."""
+    assert descriptor is not None
+    pcm = os.pread(descriptor, recording.samples * 2, recording.begin * 2)
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768.0)

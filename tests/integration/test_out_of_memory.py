@@ -41,7 +41,7 @@ class Engine(engine.Engine, engine.Synthesizer):
     def load(self):
         self.loaded = bytearray(b"x") * (self.spec.options.get("load_mib", 1) << 20)
 
-    def synthesize(self, request, cancelled):
+    def synthesize(self, request, recordings, cancelled):
         taken = bytearray(b"x") * (len(request.text) << 20)
         yield np.zeros(len(taken) >> 20, np.float32)
 """

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from audioproto.types import EngineSpec, Hold
 from audioproto.worker import Synthesize
 from audioworker import engine
-from audioworker.engine import Audio, Cancelled
+from audioworker.engine import Audio, Cancelled, Recordings
 
 MIB = 2**20
 
@@ -54,7 +54,7 @@ class Engine(engine.Engine, engine.Synthesizer):
     def warm(self) -> None:
         self._all("warm")
 
-    def synthesize(self, request: Synthesize, cancelled: Cancelled) -> Iterator[Audio]:
+    def synthesize(self, request: Synthesize, recordings: Recordings, cancelled: Cancelled) -> Iterator[Audio]:
         for step, about in _steps(request.text):
             if step == "yield":
                 yield np.full(int(about) * self.sample_rate // 1000, 0.5, np.float32)

@@ -18,7 +18,7 @@ from audiod.api.services import MODEL, SERVICES, STAGE, Services
 from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import BadRequest, UnspeakableText
-from audioproto.worker import AudioChunk, AudioStart, Done, Synthesize
+from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Synthesize
 
 
 class VoiceObject(msgspec.Struct):
@@ -121,6 +121,8 @@ async def speak_into(spool: Spool, request: web.Request, speech: Speech) -> Spok
                         assert encoder is not None
                         spoken_bytes += len(pcm)
                         await spool.put(await encoder.feed(pcm))
+                    case Phase():
+                        services.metrics.observe_phase(speech.model, message)
                     case Done(engine_s=engine_s) if rate:
                         services.metrics.observe_audio(speech.model, spoken_bytes / 2 / rate, engine_s)
         request[STAGE] = "sending"

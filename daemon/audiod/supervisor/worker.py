@@ -33,6 +33,7 @@ from audioproto.worker import (
     Message,
     Pause,
     Paused,
+    Phase,
     Progress,
     Ready,
     Resume,
@@ -43,7 +44,7 @@ from audioproto.worker import (
 )
 
 Request = Union[Transcribe, Align, Synthesize, Warm]
-Output = Union[Segment, Delta, AudioStart, AudioChunk, Done]
+Output = Union[Segment, Delta, AudioStart, AudioChunk, Phase, Done]
 
 _GROUP_TIMEOUT_S = 10.0
 

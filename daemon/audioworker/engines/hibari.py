@@ -16,7 +16,7 @@ from audioproto.sentences import sentences
 from audioproto.types import EngineSpec, Hold
 from audioproto.worker import Synthesize
 from audioworker import engine, text
-from audioworker.engine import Audio, Cancelled
+from audioworker.engine import Audio, Cancelled, Recordings
 
 if TYPE_CHECKING:
     from hibari import Hibari
@@ -65,7 +65,7 @@ class Engine(engine.Engine, engine.Synthesizer):
     def load(self) -> None:
         """Nothing is left to do: what `prepare` made works in the forked worker."""
 
-    def synthesize(self, request: Synthesize, cancelled: Cancelled) -> Iterator[Audio]:
+    def synthesize(self, request: Synthesize, recordings: Recordings, cancelled: Cancelled) -> Iterator[Audio]:
         if request.voice not in ("", VOICE):
             raise VoiceNotFound(
                 f"{self.spec.model} has no voice {request.voice!r}, only {VOICE!r}",

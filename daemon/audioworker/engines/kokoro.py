@@ -24,7 +24,7 @@ from audioproto.sentences import HAN, opening, sentences
 from audioproto.types import EngineSpec, Hold
 from audioproto.worker import Synthesize
 from audioworker import engine, text
-from audioworker.engine import Audio, Cancelled
+from audioworker.engine import Audio, Cancelled, Recordings
 
 if TYPE_CHECKING:
     from hibari.g2p import G2P
@@ -132,7 +132,7 @@ class Engine(engine.Engine, engine.Synthesizer):
         model = Path(self.spec.model_dir, "model.onnx")
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
-    def synthesize(self, request: Synthesize, cancelled: Cancelled) -> Iterator[Audio]:
+    def synthesize(self, request: Synthesize, recordings: Recordings, cancelled: Cancelled) -> Iterator[Audio]:
         chinese = _HAN.search(request.text) is not None
         voice = request.voice or (CHINESE_VOICE if chinese else ENGLISH_VOICE)
         style = self._style(voice)
