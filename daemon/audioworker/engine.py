@@ -149,12 +149,12 @@ def typed(error: Exception) -> AudiodError:
         return error
     traceback.print_exc(file=sys.stderr)
     message = f"{type(error).__name__}: {error}"
-    if _out_of_memory(error):
+    if is_out_of_memory(error):
         return OutOfMemory(f"memory ran out: {message}", hint="audioctl status shows what holds memory")
     return EngineFailed(message)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     kinds = type(error).__mro__
     # torch.OutOfMemoryError by its name: torch is in its own runtimes only.
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in kinds):

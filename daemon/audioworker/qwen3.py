@@ -20,6 +20,7 @@ from audioproto.errors import AudiodError, BadRequest, ConfigInvalid, ModelNotIn
 from audioproto.languages import code_of
 from audioproto.types import EngineSpec
 from audioproto.worker import Transcribe
+from audioworker import device
 
 if TYPE_CHECKING:
     import torch
@@ -71,8 +72,6 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 AUDIO = "<|audio_start|><|audio_pad|><|audio_end|>"
 """Where the audio stands in a prompt; the middle token is repeated for as long as it lasts."""
-
-_STAGING_BYTES = 32 * 2**20
 
 _PREFIXES = (
     ("audio_tower.proj1.", "model.multi_modal_projector.linear_1."),
@@ -153,18 +152,6 @@ def name_of_language(spec: EngineSpec, language: str, param: str) -> str:
             hint="audioctl models lists the languages of each model; leave language out to have it recognised",
             param=param,
         ) from error
-
-
-def prepare_torch() -> None:
-    """Import the libraries in a way that leaves no thread behind, as a zygote must."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()  # its bars come with a thread
 
 
 def read(spec: EngineSpec, kind: Kind, dtype: str, attention: str) -> Checkpoint:
@@ -338,72 +325,23 @@ def _processor(spec: EngineSpec, directory: Path, released: bool, config: Any) -
     return Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(feature_size=config.audio_config.num_mel_bins), tokenizer)
 
 
-def move(model: Any, device: str, dtype: str, threads: int) -> None:
-    """Make the model ready on `device`. Called in the worker: the first to touch a GPU.
-
-    Weights go there through two small pinned buffers, so that the bus is never waited for by a copy out of pageable
-    memory, and pinned memory does not grow with the model.
-    """
+def move(model: Any, name: str, dtype: str, threads: int) -> None:
+    """Make the model ready on the device of that name. Called in the worker: the first to touch a GPU."""
     import torch
 
-    torch.set_num_threads(threads)
-    if device == "cpu":
+    target = device.open_device(name, threads)
+    if target.type == "cpu":
         return
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    target = torch.device(device)
-    torch.cuda.set_device(target)
     wanted = getattr(torch, dtype if dtype != "auto" else _dtype_of(torch.cuda.get_device_capability(target)))
-    stage = _Stage(torch.cuda.Stream(target))
-    moved: dict[int, torch.Tensor] = {}  # tied weights are one tensor, and stay one
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in moved:
-                    copied = stage.copy(tensor.detach(), target)
-                    # Rotary frequencies stay in float32: rounded, they shift positions.
-                    keep = tensors is module._buffers or not copied.is_floating_point()
-                    copied = copied if keep else copied.to(wanted)
-                    parameter = isinstance(tensor, torch.nn.Parameter)
-                    moved[id(tensor)] = torch.nn.Parameter(copied, requires_grad=False) if parameter else copied
-                tensors[name] = moved[id(tensor)]
+
+    def convert(slot: device.Slot, copied: torch.Tensor) -> torch.Tensor:
+        # Rotary frequencies stay in float32: rounded, they shift positions.
+        return copied if slot.is_buffer or not copied.is_floating_point() else copied.to(wanted)
+
+    device.fill(list(device.slots(model)), device.Copier(target), convert)
     torch.cuda.synchronize(target)
 
 
 def _dtype_of(capability: tuple[int, int]) -> str:
     """Ampere (8.0) and later compute in bfloat16; what is older does so slowly or not at all."""
     return "bfloat16" if capability >= (8, 0) else "float16"
-
-
-class _Stage:
-    """Two pinned buffers that take turns: one is filled while the other is on the bus."""
-
-    def __init__(self, stream: Any) -> None:
-        import torch
-
-        self._stream = stream
-        self._buffers = [torch.empty(_STAGING_BYTES, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-        self._free = [torch.cuda.Event() for _ in range(2)]
-        self._turn = 0
-
-    def copy(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        import torch
-
-        source = tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.dim() else None
-        if source is None:
-            return tensor.to(device)
-        copied = torch.empty(source.numel(), dtype=torch.uint8, device=device)
-        self._stream.wait_stream(torch.cuda.current_stream(device))
-        for begin in range(0, source.numel(), _STAGING_BYTES):
-            part = source[begin : begin + _STAGING_BYTES]
-            buffer, free = self._buffers[self._turn][: part.numel()], self._free[self._turn]
-            self._turn = 1 - self._turn
-            free.synchronize()
-            buffer.copy_(part)
-            with torch.cuda.stream(self._stream):
-                copied[begin : begin + part.numel()].copy_(buffer, non_blocking=True)
-                free.record(self._stream)
-        torch.cuda.current_stream(device).wait_stream(self._stream)
-        return copied.view(tensor.dtype).reshape(tensor.shape)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from audioproto.types import EngineSpec
-from audioworker import engine, qwen3
+from audioworker import device, engine, qwen3
 
 
 def logits(kind: qwen3.Kind, directory: str) -> Any:
@@ -32,7 +32,7 @@ def logits(kind: qwen3.Kind, directory: str) -> Any:
 
 
 def compare(kind: qwen3.Kind, released: str, hf: str) -> dict[str, float]:
-    qwen3.prepare_torch()
+    device.prepare_torch()
     return {"difference": float((logits(kind, released) - logits(kind, hf)).abs().max())}
 
 

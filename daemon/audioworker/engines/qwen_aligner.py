@@ -13,7 +13,7 @@ import numpy as np
 
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Align, Passage, Segment, Word
-from audioworker import alignment, engine, qwen3
+from audioworker import alignment, device, engine, qwen3
 from audioworker.engine import Audio, Cancelled
 
 _OPTIONS: dict[str, Any] = {"dtype": "auto", "attention": "sdpa"}
@@ -45,7 +45,7 @@ class Engine(engine.Engine, engine.Aligner):
 
     def prepare(self) -> None:
         self.progress("importing transformers")
-        qwen3.prepare_torch()
+        device.prepare_torch()
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._checkpoint = qwen3.read(

@@ -16,7 +16,7 @@ from audioproto.errors import BadRequest
 from audioproto.spacing import glue
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Delta, Segment, Transcribe
-from audioworker import engine, piecewise, qwen3, speech
+from audioworker import device, engine, piecewise, qwen3, speech
 from audioworker.batching import Batcher
 from audioworker.engine import Audio, Cancelled
 from audioworker.jobs import Job
@@ -57,7 +57,7 @@ class Engine(engine.Engine, engine.Transcriber):
     def prepare(self) -> None:
         self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("importing transformers")
-        qwen3.prepare_torch()
+        device.prepare_torch()
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
         self._checkpoint = qwen3.read(

@@ -8,13 +8,10 @@ It is not the default, because qwen_asr does more with less: on sdpa the package
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +19,8 @@ import numpy as np
 from audioproto.errors import BadRequest, ConfigInvalid
 from audioproto.types import PCM_RATE_IN, EngineSpec, Hold
 from audioproto.worker import Segment, Transcribe
-from audioworker import engine, piecewise, qwen3, speech
+from audioworker import device, engine, piecewise, qwen3, speech
+from audioworker.absent import standing_in
 from audioworker.engine import Audio, Cancelled
 from audioworker.jobs import Aborted
 from audioworker.piecewise import Said
@@ -60,7 +58,7 @@ class Engine(engine.Engine, engine.Transcriber):
     def prepare(self) -> None:
         self._cut = speech.cutter(self._vad, self.jobs.rest)
         self.progress("importing qwen_asr")
-        qwen3.prepare_torch()
+        device.prepare_torch()
         _import_package()
         self.progress("reading the weights")
         on_cpu = "float32" if self._dtype == "auto" else self._dtype
@@ -167,25 +165,10 @@ class _Asked:
     temperature: float = 0.0
 
 
-class _Unused(ModuleType):
-    """Stands for a module that the package imports and that the runtime leaves out. Any use of it is an error."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{self.__name__}.{name}: audiod's runtime of qwen-asr leaves {self.__name__} out")
-
-
 def _import_package() -> None:
-    """Import qwen_asr where the modules are missing that it imports and never calls for us.
-
-    They stand in for the time of its import only: nobody else is to take them for the real ones.
-    """
+    """Import qwen_asr where the modules are missing that it imports and never calls for us."""
     # Looks for librosa when it is imported, and must not find ours.
     import transformers.audio_utils  # noqa: F401
 
-    missing = [name for name in _UNUSED if importlib.util.find_spec(name) is None]
-    sys.modules.update({name: _Unused(name) for name in missing})
-    try:
+    with standing_in(*_UNUSED):
         import qwen_asr  # noqa: F401
-    finally:
-        for name in missing:
-            del sys.modules[name]
