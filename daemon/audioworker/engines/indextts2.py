@@ -128,7 +128,7 @@ class Engine(engine.Engine, engine.Synthesizer):
         chosen = self._options["dtype"]
         if chosen == "auto":
             chosen = "float32" if self.spec.device == "cpu" else "float16"
-        return getattr(torch, chosen)  # type: ignore[no-any-return]
+        return getattr(torch, chosen)
 
     def _room_bytes(self) -> int | None:
         match self._options["staging"]:

@@ -335,7 +335,7 @@ def _fold_weight_norms(network: Any) -> None:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class Reader:
     """Reads numbers, dates and signs of one language aloud, where the library asks NeMo to.
 
     The authors' own package has the same grammars, by WeTextProcessing; these are compiled, while NeMo compiles its own
@@ -357,7 +357,7 @@ def _front_end(where: Path) -> tuple[Callable[[str], list[int]], frozenset[int]]
     from indextts.utils.front import TextNormalizer, TextTokenizer
 
     normalizer = TextNormalizer(enable_glossary=True)
-    chinese, english = _Reader("zh"), _Reader("en")
+    chinese, english = Reader("zh"), Reader("en")
     normalizer._normalizers = {"zh": chinese, "en": english}
     normalizer.zh_normalizer, normalizer.en_normalizer = chinese, english  # as the authors' own package calls them
     if (where / "glossary.yaml").exists():

@@ -69,7 +69,8 @@ class Phases:
         )
         frames = torch.tensor([mel.size(2)], device=self._device)
         prompt = made.s2mel.models["length_regulator"](quantized, ylens=frames, n_quantizers=3, f0=None)[0]
-        style = made.style(torch.from_numpy(_filter_banks(heard))[None].to(self._device))
+        banks = torch.from_numpy(filter_banks(heard)).to(self._device)
+        style = made.style((banks - banks.mean(dim=0, keepdim=True))[None])
         # The width, and not the number of frames: the library's own mistake, which masks nothing.
         length = torch.tensor([features.shape[-1]], device=self._device)
         with self._in_half():
@@ -231,8 +232,8 @@ def resampled(audio: Audio, rate_hz: int, wanted_hz: int) -> Audio:
     return new
 
 
-def _filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """What CAM++ hears: Kaldi's log filter banks of 25 ms every 10 ms, less their mean; shape [frames, STYLE_MELS]."""
+def filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """What CAM++ hears: Kaldi's log filter banks of 25 ms every 10 ms; shape [frames, STYLE_MELS]."""
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
     filters = mel_filter_bank(
@@ -253,8 +254,7 @@ def _filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float
         mel_floor=float(np.finfo(np.float32).eps),
         remove_dc_offset=True,
     ).T
-    centred = banks - banks.mean(axis=0)
-    return centred.astype(np.float32)  # type: ignore[no-any-return]
+    return np.ascontiguousarray(banks, np.float32)
 
 
 def _writer(made: Checkpoint) -> Any:
