@@ -92,11 +92,14 @@ def library(directory: Path, recordings: dict[str, Samples]) -> Any:
     return program.IndexTTS2(model_dir=str(directory), device="cpu")
 
 
-def seeded(tts: Any, seed: int) -> None:
-    """Seed the program where our engine seeds its first part."""
-    write, draw = tts.gpt.inference_speech, tts.s2mel.models["cfm"].inference
-    tts.gpt.inference_speech = lambda *a, **k: (phases.seed((seed + 1) * 3), write(*a, **k))[1]
-    tts.s2mel.models["cfm"].inference = lambda *a, **k: (phases.seed((seed + 1) * 3 + 2), draw(*a, **k))[1]
+def seeded(call: Callable[..., Any], seed: int, draw: int) -> Callable[..., Any]:
+    """`call`, drawing as our engine does for the first part of a text."""
+
+    def with_seed(*arguments: Any, **named: Any) -> Any:
+        phases.seed(seed, 1, draw)
+        return call(*arguments, **named)
+
+    return with_seed
 
 
 def main() -> None:
@@ -111,8 +114,8 @@ def main() -> None:
     took: list[dict[str, float]] = []
     for number, call in enumerate(json.loads(sys.argv[4])):
         text, seed, emotion = call["text"], call["seed"], call.get("emotion")
-        tts.gpt.inference_speech, tts.s2mel.models["cfm"].inference = write, draw
-        seeded(tts, seed)
+        tts.gpt.inference_speech = seeded(write, seed, 0)
+        tts.s2mel.models["cfm"].inference = seeded(draw, seed, 2)
         began = time.monotonic()
         # As a stream, which is not yet rounded to 16 bits; after each part comes a pause, even after the last.
         spoken = list(tts.infer("voice", text, None, stream_return=True, **call.get("library", {})))[:-1]

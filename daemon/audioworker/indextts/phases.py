@@ -106,12 +106,12 @@ class Phases:
         import torch
         from torch.nn.functional import cosine_similarity
 
-        style = voice["style"].float().cpu()
-        mixed = torch.zeros_like(self._made.emotions[0][:1])
-        for value, vectors, speakers in zip(vector, self._made.emotions, self._made.speakers, strict=True):
-            nearest = int(cosine_similarity(style, speakers, dim=1).argmax())
-            mixed = mixed + value * vectors[nearest : nearest + 1]
-        return mixed.to(self._device) + (1 - sum(vector)) * voice["emotion"]
+        style = voice["style"].cpu()
+        nearest = [int(cosine_similarity(style, speakers, dim=1).argmax()) for speakers in self._made.speakers]
+        vectors = torch.stack([found[index] for found, index in zip(self._made.emotions, nearest, strict=True)])
+        weights = torch.tensor(vector)
+        mixed = (weights.unsqueeze(1) * vectors).sum(0, keepdim=True)
+        return mixed.to(self._device) + (1 - weights.sum().to(self._device)) * voice["emotion"]
 
     # --- speech -------------------------------------------------------------------------------------------------------
 
@@ -214,11 +214,11 @@ class Phases:
         return torch.zeros(written.shape[0], dtype=torch.bool, device=written.device)
 
 
-def seed(number: int) -> None:
-    """All that is drawn from here on follows from `number`."""
+def seed(number: int, part: int, draw: int) -> None:
+    """What is drawn from here on follows from a request's seed, the part of the text, and the draw for that part."""
     import torch
 
-    torch.manual_seed(number)
+    torch.manual_seed((number << 20 | part << 4 | draw) % 2**63)
 
 
 def resampled(audio: Audio, rate_hz: int, wanted_hz: int) -> Audio:
