@@ -272,7 +272,7 @@ class Engine(engine.Engine, engine.Synthesizer):
 
     @contextmanager
     def _phase(self, job: int, name: str, *parts: str, place: tuple[int, int] = (0, 0)) -> Iterator[None]:
-        """A phase of a job, computed inside with these parts on the device. Raises Aborted."""
+        """A phase of a job, 0 for none, computed inside with these parts on the device. Raises Aborted."""
         import torch
 
         self.jobs.rest()
@@ -281,9 +281,10 @@ class Engine(engine.Engine, engine.Synthesizer):
                 came_bytes = self._staging.need(*parts)
             with device.measured(self._device) as took:
                 yield
-        if came_bytes:
+        if job and came_bytes:
             self.on_phase(Phase(job, "transfer", moved.seconds, *place))
-        self.on_phase(Phase(job, name, took.seconds, *place, took.peak_bytes))
+        if job:
+            self.on_phase(Phase(job, name, took.seconds, *place, took.peak_bytes))
 
     def _at_token(self, *_: object) -> None:
         """Called before each token and each step of diffusion."""

@@ -150,8 +150,9 @@ def read(spec: EngineSpec, dtype: torch.dtype) -> Checkpoint:
     with _reading(spec, _EMOTION_MODEL):
         emotion_model, emotion_tokenizer = _emotion_model(where / _EMOTION_MODEL, dtype)
     with _reading(spec, _EMOTIONS):
-        emotions = _by_emotion(config, _tensors(where / _EMOTIONS))
-        speakers = _by_emotion(config, _tensors(where / _SPEAKERS))
+        emotions = _by_emotion(config, _tensors(where / _EMOTIONS), gpt.model_dim)
+    with _reading(spec, _SPEAKERS):
+        speakers = _by_emotion(config, _tensors(where / _SPEAKERS), STYLE_WIDTH)
     with _reading(spec, _BPE):
         encode, silent = _front_end(where)
     for network in (gpt, w2v, codec, style, s2mel, vocoder, emotion_model):
@@ -186,6 +187,8 @@ def _reading(spec: EngineSpec, name: str) -> Iterator[None]:
 
 
 def _is_cut_off(error: Exception) -> bool:
+    if "Weights only load failed" in str(error):  # it is whole, and more than weights
+        return False
     kind = type(error).__name__
     return kind in ("UnpicklingError", "BadZipFile", "SafetensorError") or "PytorchStreamReader" in str(error)
 
@@ -312,13 +315,14 @@ def _emotion_model(directory: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _by_emotion(config: Any, matrix: torch.Tensor) -> list[torch.Tensor]:
+def _by_emotion(config: Any, matrix: torch.Tensor, width: int) -> list[torch.Tensor]:
     import torch
 
-    parts = list(torch.split(matrix.float(), list(config.emo_num)))
-    if len(parts) != len(EMOTIONS):
-        raise ValueError(f"{_CONFIG} counts {len(parts)} emotions, not {len(EMOTIONS)}")
-    return parts
+    if len(config.emo_num) != len(EMOTIONS):
+        raise ValueError(f"{_CONFIG} counts {len(config.emo_num)} emotions, not {len(EMOTIONS)}")
+    if tuple(matrix.shape) != (sum(config.emo_num), width):
+        raise ValueError(f"its shape is {tuple(matrix.shape)}, not {(sum(config.emo_num), width)}")
+    return list(torch.split(matrix.float(), list(config.emo_num)))
 
 
 def _fold_weight_norms(network: Any) -> None:
