@@ -37,6 +37,7 @@ STYLE_WIDTH = 192
 _UNUSED = (
     "librosa",
     "librosa.filters",
+    "modelscope",
     "omegaconf",
     "torchaudio",
     "torchaudio.functional",
@@ -360,7 +361,8 @@ def _front_end(where: Path) -> tuple[Callable[[str], list[int]], frozenset[int]]
     """Text to ids, and the ids without a sound."""
     from indextts.utils.front import TextNormalizer, TextTokenizer
 
-    normalizer = TextNormalizer(enable_glossary=True)
+    normalizer = TextNormalizer()
+    normalizer.enable_glossary = True
     chinese, english = Reader("zh"), Reader("en")
     normalizer._normalizers = {"zh": chinese, "en": english}
     normalizer.zh_normalizer, normalizer.en_normalizer = chinese, english  # as the authors' own package calls them
