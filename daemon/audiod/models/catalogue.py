@@ -147,16 +147,22 @@ class NpmSource(_Source, frozen=True, tag_field="kind", tag="npm"):
             yield "include", "there are no patterns"
 
 
-class _RepositorySource(_Source, frozen=True):
+class _RepositorySource(_Source, frozen=True, omit_defaults=True):
     """Files of a repository on a model hub. `files` maps their paths to SHA-256, empty where it is not known.
 
-    What the hub itself says of a file's size and hash is checked in any case. Without `files` they are those of the
+    Paths are those in the model's directory. `paths` has those in the repository, of files that are elsewhere there.
+    What the hub itself says of a file's size and hash is checked in any case. Without `files` both are those of the
     source before, which is another hub with the same files.
     """
 
     repo: str
     revision: str
     files: dict[str, str] = {}
+    paths: dict[str, str] = {}
+
+    def origin(self, path: str) -> str:
+        """Where the repository has the file that goes to `path`."""
+        return self.paths.get(path, path)
 
     def made(self, present: Iterable[str]) -> bool:
         return self.files.keys() <= set(present)
@@ -173,6 +179,11 @@ class _RepositorySource(_Source, frozen=True):
         for path, sha256 in self.files.items():
             if sha256 and not _SHA256.fullmatch(sha256):
                 yield f"files.{path}", 'must be 64 hex digits, or "" where they are not known'
+        for path, origin in self.paths.items():
+            if path not in self.files:
+                yield f"paths.{path}", "is none of its files"
+            if not origin or not _is_inside(origin):
+                yield f"paths.{path}", f"{origin!r} leaves the repository"
 
 
 class HubSource(_RepositorySource, frozen=True, tag_field="kind", tag="hub"):
@@ -320,12 +331,12 @@ def parse(text: str, name: str) -> ModelEntry:
 
 
 def _with_all_files(part: Part) -> Part:
-    """The part, with the files of the source before in each hub's source that names none."""
+    """The part, with the files of the source before in each hub's source that names none, and where they are there."""
     sources: list[Source] = []
     for source in part.sources:
         before = sources[-1] if sources else None
         if isinstance(source, _RepositorySource) and isinstance(before, _RepositorySource) and not source.files:
-            source = msgspec.structs.replace(source, files=before.files)
+            source = msgspec.structs.replace(source, files=before.files, paths=source.paths or before.paths)
         sources.append(source)
     return msgspec.structs.replace(part, sources=sources)
 
@@ -367,3 +378,8 @@ def _problems(entry: ModelEntry) -> Problems:
         for j, source in enumerate(part.sources):
             for key, problem in source.problems():
                 yield f"weights[{i}].sources[{j}].{key}", problem
+    owners: dict[str, str] = {}
+    for part in entry.weights:
+        for path in {path for source in part.sources for path in source.pinned()}:
+            if owners.setdefault(path, part.name) != part.name:
+                yield "weights", f"{path} is in both {owners[path]} and {part.name}"

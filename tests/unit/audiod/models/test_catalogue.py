@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audiod.models import catalogue
-from audiod.models.catalogue import HubSource, NpmSource, WheelsSource
+from audiod.models.catalogue import HubSource, ModelScopeSource, NpmSource, WheelsSource
 from audiod.runtimes import lockfile
 from audiod.units import Duration
 from audioproto.errors import ConfigInvalid
@@ -105,6 +105,17 @@ def test_a_hub_may_be_the_one_that_knows_the_hashes() -> None:
     assert (scope.label, scope.pinned()) == ("modelscope o/n@master", {"model.bin": SHA})
 
 
+def test_a_repository_may_have_a_file_elsewhere_than_the_model() -> None:
+    moved = HUB + 'paths."model.bin" = "deep/in/weights.bin"\n'
+    for files, origin in (("", "deep/in/weights.bin"), ('paths."model.bin" = "w.bin"\n', "w.bin")):
+        scope = SCOPE.replace(f'files."model.bin" = "{SHA}"\n', files)
+        _, hub, other = catalogue.parse(MINIMAL + WHEELS + moved + scope, "m.toml").weights[0].sources
+        assert isinstance(hub, HubSource)
+        assert isinstance(other, ModelScopeSource)
+        assert (hub.origin("model.bin"), hub.made(["model.bin"])) == ("deep/in/weights.bin", True)
+        assert (other.origin("model.bin"), other.pinned()) == (origin, {"model.bin": SHA})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -138,6 +149,11 @@ def test_a_hub_may_be_the_one_that_knows_the_hashes() -> None:
         (MINIMAL + WHEELS + HUB.replace("a" * 40, "main"), "sources[1].revision: must be a commit"),
         (MINIMAL + WHEELS + HUB.replace(SHA, "beef"), "sources[1].files.model.bin: must be 64 hex digits"),
         (MINIMAL + WHEELS + SCOPE.replace("master", "../master"), "sources[1].revision: '../master' is no commit"),
+        (MINIMAL + WHEELS + HUB + 'paths."w.bin" = "w"\n', "sources[1].paths.w.bin: is none of its files"),
+        (MINIMAL + WHEELS + HUB + 'paths."model.bin" = "../w"\n', "paths.model.bin: '../w' leaves the repository"),
+        (MINIMAL + WHEELS + HUB + 'paths."model.bin" = "/w"\n', "paths.model.bin: '/w' leaves the repository"),
+        (MINIMAL + WHEELS + HUB + 'paths."model.bin" = ""\n', "paths.model.bin: '' leaves the repository"),
+        (MINIMAL + WHEELS + WHEELS.replace('"weights"', '"more"'), "weights: model.bin is in both weights and more"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_key(text: str, message: str) -> None:
