@@ -18,7 +18,7 @@ import msgspec
 from audiod import units
 from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.errors import ConfigInvalid
-from audioproto.types import Task, Voice
+from audioproto.types import LicenceNotice, Task, Voice
 
 _ID = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 """As the hub names its repositories. Two dashes are left out: on disk they stand for the slash."""
@@ -224,6 +224,10 @@ class Part(_Strict, frozen=True):
         return 1 if all(isinstance(source, _RepositorySource) for source in self.sources) else 2
 
 
+class NoticeEntry(LicenceNotice, frozen=True, forbid_unknown_fields=True):
+    """A notice, with misspelt keys refused."""
+
+
 class VoiceEntry(Voice, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A speaker, with misspelt keys refused."""
 
@@ -242,6 +246,8 @@ class ModelEntry(_Strict, frozen=True):
     description: str = ""
     licence: str = ""
     """Of the weights, as an SPDX expression."""
+    licence_notices: list[NoticeEntry] = []
+    """What is to be known of terms that are not those of open source; said before anything is fetched."""
     languages: list[str] = []
     """BCP 47 tags of what it understands or speaks."""
     translates: list[str] = []
@@ -266,6 +272,9 @@ class ModelEntry(_Strict, frozen=True):
     """Host memory that its zygote holds."""
     ready_bytes: ByteSize = ByteSize(0)
     """Device memory that its worker holds; on the CPU, the worker's private host memory."""
+    staged_bytes: ByteSize = ByteSize(0)
+    """Device memory that it is given where that does not fit: its engine then has only what it needs at a time there,
+    and works with no less than this. 0: it cannot be staged."""
     memory_limit: ByteSize = ByteSize(0)
     """Most host memory of all its processes, enforced by its control group where there is one; 0 is no limit."""
     threads: int = 0
@@ -350,6 +359,8 @@ def _problems(entry: ModelEntry) -> Problems:
         yield "runtime", f"{entry.runtime!r} is no runtime's name"
     if entry.path and not Path(entry.path).is_absolute():
         yield "path", f"{entry.path!r} is not absolute"
+    if entry.staged_bytes >= max(1, entry.ready_bytes):
+        yield "staged_bytes", "must be less than ready_bytes"
     if entry.threads < 0:
         yield "threads", "cannot be negative"
     if entry.concurrency < 1:
@@ -378,6 +389,12 @@ def _problems(entry: ModelEntry) -> Problems:
         for j, source in enumerate(part.sources):
             for key, problem in source.problems():
                 yield f"weights[{i}].sources[{j}].{key}", problem
+    for i, notice in enumerate(entry.licence_notices):
+        for key in ("licence", "name", "text"):
+            if not getattr(notice, key):
+                yield f"licence_notices[{i}].{key}", "says nothing"
+        if not notice.url.startswith("https://"):
+            yield f"licence_notices[{i}].url", f"{notice.url!r} is no https address"
     owners: dict[str, str] = {}
     for part in entry.weights:
         for path in {path for source in part.sources for path in source.pinned()}:

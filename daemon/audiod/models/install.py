@@ -115,6 +115,8 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
     An interruption at any moment leaves nothing that counts as installed and is not; running again goes on. Waits
     while another thread or process installs the same model. Raises InstallFailed.
     """
+    for notice in entry.licence_notices:
+        progress(f"licence: {notice.line}")
     if not entry.path:
         _require_space(entry, places)  # before the runtime, which takes minutes
     build.build(entry.runtime, places.locks_dir, places.runtimes_dir, progress, places.building)
