@@ -27,7 +27,7 @@ import msgspec
 
 from audioproto.diagnosis import Finding
 from audioproto.errors import ErrorBody
-from audioproto.types import Residency, Task, Voice
+from audioproto.types import LicenceNotice, Residency, Task, Voice
 
 DEFAULT_SOCKET = "/run/audiod/control.sock"
 
@@ -325,6 +325,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     download_bytes: int = 0
     path: str = ""
     """The directory of its files; empty where there are none, or they are in its runtime."""
+    licence_notices: list[LicenceNotice] = []
+    """Of terms that are not those of open source."""
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -349,6 +351,8 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     path: str = ""
     disk_bytes: int = 0
     download_bytes: int = 0
+    licence: str = ""
+    """Terms of a library in it that are not those of open source."""
 
 
 class RuntimeList(msgspec.Struct, frozen=True):

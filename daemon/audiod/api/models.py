@@ -15,7 +15,7 @@ from audiod.api.answers import json_answer
 from audiod.api.services import SERVICES, Services
 from audiod.models.catalogue import ModelEntry
 from audioproto.errors import BadRequest, ModelNotFound, PermissionDenied
-from audioproto.types import Residency, Task
+from audioproto.types import LicenceNotice, Residency, Task
 
 TASKS = {
     "automatic-speech-recognition": Task.TRANSCRIBE,
@@ -44,6 +44,10 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     aliases: Annotated[list[str], Meta(description="Other names that lead to it.")]
     voices: Annotated[
         Union[list[ModelVoice], UnsetType], Meta(description="The voices that a speech model has of its own.")
+    ] = UNSET
+    licence: Annotated[Union[str, UnsetType], Meta(description="Of its weights, as an SPDX expression.")] = UNSET
+    licence_notices: Annotated[
+        Union[list[LicenceNotice], UnsetType], Meta(description="Terms that are not those of open source.")
     ] = UNSET
 
 
@@ -80,6 +84,8 @@ def _describe(services: Services, name: str) -> Model:
         root=entry.id,
         aliases=services.library.aliases_of(entry.id) if name == entry.id else [],
         voices=_voices(entry) if entry.task is Task.SPEAK else UNSET,
+        licence=entry.licence or UNSET,
+        licence_notices=list(entry.licence_notices) or UNSET,
     )
 
 
