@@ -33,21 +33,25 @@ def told(pcm: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.splitlines()]
 
 
-def speak(daemon: Daemon, text: str = "Hello.", **fields: object) -> tuple[int, bytes]:
+def speak(daemon: Daemon, text: str = "Hello.", /, **fields: object) -> tuple[int, bytes]:
     body = {"model": MODEL, "input": text, "response_format": "pcm"} | fields
     return daemon.request("POST", "/v1/audio/speech", json.dumps(body).encode(), Content_Type="application/json")
 
 
-def spoken(daemon: Daemon, text: str = "Hello.", **fields: object) -> dict[str, Any]:
+def spoken(daemon: Daemon, text: str = "Hello.", /, **fields: object) -> dict[str, Any]:
     """What the model was asked for with these fields, in the voice of a recording where they name none."""
-    status, pcm = speak(daemon, text, **({"voice": data_url(tone(440))} | fields))
+    status, pcm = speak(daemon, text, **_with_voice(fields))
     assert status == 200, pcm
     return told(pcm)[0]
 
 
-def refused(daemon: Daemon, text: str = "Hello.", **fields: object) -> tuple[int, str, str | None, str]:
+def refused(daemon: Daemon, text: str = "Hello.", /, **fields: object) -> tuple[int, str, str | None, str]:
     """Status, code, field and message of the refusal."""
-    status, body = speak(daemon, text, **({"voice": data_url(tone(440))} | fields))
+    status, body = speak(daemon, text, **_with_voice(fields))
     assert status >= 400, told(body)
     error = json.loads(body)["error"]
     return status, error["code"], error["param"], error["message"]
+
+
+def _with_voice(fields: dict[str, object]) -> dict[str, object]:
+    return {"voice": "alloy" if "ref_audio" in fields else data_url(tone(440))} | fields

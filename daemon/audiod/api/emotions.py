@@ -56,11 +56,18 @@ class EmotionFields(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(EmotionFields)
 
 
-def read(fields: EmotionFields) -> Emotion | None:
-    """What the fields ask for, but for their recording; None for the voice's own emotion.
+def read(fields: EmotionFields, param: str = "emotion") -> Emotion | None:
+    """What the fields, which came in `param`, ask for, but for their recording; None for the voice's own emotion.
 
     Raises BadRequest where they contradict each other.
     """
+    try:
+        return _read(fields)
+    except ValueError as error:
+        raise BadRequest(f"{param}: {error}", param=param) from error
+
+
+def _read(fields: EmotionFields) -> Emotion | None:
     vector = _vector(fields.vector)
     text = (fields.text or "").strip()
     given = [
@@ -74,11 +81,11 @@ def read(fields: EmotionFields) -> Emotion | None:
     ]
     mode = fields.mode or EmotionMode.AUTO
     if mode is EmotionMode.AUTO and len(given) > 1:
-        raise _refusal(f"{' and '.join(given)} are given; there can be one of them")
+        raise ValueError(f"{' and '.join(given)} are given; there can be one of them")
     if mode is not EmotionMode.AUTO and given not in ([], [mode]):
-        raise _refusal(f"the mode is {mode}, but {' and '.join(given)} given")
+        raise ValueError(f"the mode is {mode}, but {' and '.join(given)} given")
     if mode in (EmotionMode.AUDIO, EmotionMode.VECTOR) and not given:
-        raise _refusal(f"the mode is {mode}, but there is no {mode}")
+        raise ValueError(f"the mode is {mode}, but there is no {mode}")
     if not given and mode is not EmotionMode.TEXT:
         return None
     return Emotion(vector=vector, text=text, alpha=1.0 if fields.alpha is None else fields.alpha)
@@ -112,9 +119,5 @@ def _vector(given: dict[str, float] | list[float] | None) -> list[float]:
     if isinstance(given, list):
         return given
     if unknown := [name for name in given if name not in EMOTIONS]:
-        raise _refusal(f"there is no {unknown[0][:40]!r}; there are {', '.join(EMOTIONS)}")
+        raise ValueError(f"there is no {unknown[0][:40]!r}; there are {', '.join(EMOTIONS)}")
     return [given.get(name, 0.0) for name in EMOTIONS]
-
-
-def _refusal(message: str) -> BadRequest:
-    return BadRequest(f"emotion: {message}", param="emotion")

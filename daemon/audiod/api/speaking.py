@@ -193,15 +193,14 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
         raise BadRequest(message, param="emotion")
     longest = entry.input_characters or services.config.server.input_characters
     check_length(len(known), longest)
-    asked = fields.emotion
-    instructions = fields.instructions or ""
+    asked, param, instructions = fields.emotion, "emotion", fields.instructions or ""
     if asked is None and entry.emotions:
-        asked, instructions = emotions.read_instructions(instructions), ""
-    emotion = None if asked is None else emotions.read(asked)
+        asked, param, instructions = emotions.read_instructions(instructions), "instructions", ""
+    emotion = None if asked is None else emotions.read(asked, param)
     stored = None if any(own.id == voice for own in entry.voices) else services.voices.find(voice)
     wanted = Wanted(
         voice=stored or sample,
-        emotion=Sample(asked.audio, "emotion") if asked is not None and asked.audio and emotion is not None else None,
+        emotion=Sample(asked.audio, param) if asked is not None and asked.audio else None,
     )
     work = Synthesize(
         0,
