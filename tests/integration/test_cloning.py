@@ -7,6 +7,7 @@ import base64
 import json
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import sounds
-from clients import held_bytes
+from clients import held_bytes, leases
 from daemons import AUDIO, Daemon, running
 from imitations import MODEL, data_url, in_base64, refused, speak, spoken, told, tone
 from scraping import until
@@ -400,3 +401,97 @@ async def test_a_recording_of_no_use_ends_the_utterance(daemon: Daemon) -> None:
         await socket.start("Hello.", model=MODEL, voice=data_url(tone(440)))
         assert (await socket.rest()).end["status"] == "completed"
     await asyncio.to_thread(until, lambda: held_bytes(daemon) == 0)
+
+
+# --- deleted voices ---------------------------------------------------------------------------------------------------
+
+
+def made_of(daemon: Daemon, voice: str) -> Path:
+    """As an engine would keep it."""
+    file = daemon.directory / "state" / "voices" / "made" / MODEL / f"{voice}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"made")
+    return file
+
+
+def test_what_was_made_of_a_voice_is_deleted_with_it(daemon: Daemon) -> None:
+    voice, other = store(daemon, "Gone", tone(500)), store(daemon, "Kept", tone(500))
+    made, kept = made_of(daemon, voice), made_of(daemon, other)
+    assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
+    assert not made.exists()
+    assert kept.exists()
+    assert refused(daemon, voice=voice)[:3] == (400, "voice_not_found", "voice")
+
+
+def test_a_voice_deleted_while_it_speaks_leaves_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    voice, gate = store(daemon, "Leaving", tone(500)), Gate(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        speaking = threads.submit(speak, daemon, f"read {gate}\nHello.", voice=voice)
+        until(lambda: leases(daemon, MODEL) == 1)
+        assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
+        made = made_of(daemon, voice)
+        gate.open()
+        status, pcm = speaking.result(60)
+    assert (status, told(pcm)[0]["reference"]["voice"]) == (200, voice)
+    until(lambda: not made.exists())
+
+
+# --- audioctl ---------------------------------------------------------------------------------------------------------
+
+
+def test_audioctl_stores_lists_speaks_with_and_removes_a_voice(daemon: Daemon, tmp_path: Path) -> None:
+    for name, hz in (("anna.wav", 750), ("agrees.wav", 300), ("sad.wav", 850)):
+        (tmp_path / name).write_bytes(tone(hz))
+    sample, consent, target = str(tmp_path / "anna.wav"), str(tmp_path / "agrees.wav"), tmp_path / "said.pcm"
+    added = daemon.ctl("voices", "add", "Anna", sample, "--consent", consent, "--language", "en-US")
+    assert added.returncode == 0, added.stderr
+    voice = added.stdout.strip()
+    consent_id = json.loads(daemon.get(f"/v1/audio/voices/{voice}")[1])["consent"]
+    again = daemon.ctl("--json", "voices", "add", "Other", sample, "--consent", consent_id, "--transcript", "Hello.")
+    other = json.loads(again.stdout)
+    assert (other["name"], other["transcript"]) == ("Other", "Hello.")
+    listed = {one["id"]: one for one in json.loads(daemon.ctl("voices", "--json").stdout)["voices"]}
+    assert listed[voice] == {"id": voice, "name": "Anna", "language": "en-US", "type": "audio_sample"}
+    assert f"Anna {voice} en-US a recording" in " ".join(daemon.ctl("voices").stdout.split())
+
+    more = ("--model", MODEL, "-o", str(target), "--seed", "7")
+    said = daemon.ctl("voices", "say", "anna", "Oh no.", *more, "--emotion", "sad 0.7, calm 0.3")
+    assert said.returncode == 0, said.stderr
+    asked = told(target.read_bytes())[0]
+    assert (asked["reference"]["voice"], asked["reference"]["heard"]["hz"]) == (voice, 750)
+    assert (asked["text"], asked["emotion"]["vector"], asked["sampling"]["seed"]) == ("Oh no.", SAD, 7)
+    said = daemon.ctl("say", "Oh.", "--voice", voice, *more, "--emotion-from", str(tmp_path / "sad.wav"))
+    assert said.returncode == 0, said.stderr
+    assert told(target.read_bytes())[0]["emotion"]["heard"]["hz"] == 850
+
+    removed = daemon.ctl("voices", "remove", "ANNA")
+    assert removed.returncode == 0, removed.stderr
+    assert daemon.get(f"/v1/audio/voices/{voice}")[0] == 404
+    missing = daemon.ctl("voices", "remove", "Anna")
+    assert (missing.returncode, "no voice 'Anna' is stored" in missing.stderr) == (2, True)
+
+
+def test_audioctl_removes_nothing_where_a_name_is_of_two(daemon: Daemon) -> None:
+    made = {store(daemon, "Twin", tone(500)), store(daemon, "twin", tone(500))}
+    refusal = daemon.ctl("voices", "remove", "Twin")
+    assert refusal.returncode == 2
+    assert all(voice in refusal.stderr for voice in made)
+    for voice in made:
+        assert daemon.ctl("voices", "remove", voice).returncode == 0
+
+
+def test_audioctl_keeps_no_consent_of_a_voice_that_is_refused(daemon: Daemon, tmp_path: Path) -> None:
+    def consents() -> object:
+        return json.loads(daemon.get("/v1/audio/voice_consents?limit=100")[1])["data"]
+
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    good.write_bytes(tone(300))
+    bad.write_bytes(tone(300, 0.5))
+    before = consents()
+    add = ("voices", "add", "Anna", str(bad))
+    refusal = daemon.ctl(*add, "--consent", str(good), "--language", "en")
+    assert (refusal.returncode, "1 s are needed" in refusal.stderr) == (2, True)
+    assert consents() == before
+    for more, said in (((), "--consent"), (("--consent", str(good)), "which language")):
+        refusal = daemon.ctl(*add, *more)
+        assert (refusal.returncode, said in refusal.stderr) == (2, True)

@@ -50,7 +50,7 @@ class SpeechRequest(SpeechFields, kw_only=True):
     input: Annotated[
         str,
         Meta(
-            description="The text; at most `server.input_characters` characters, 4096 by default, or what the model takes.",
+            description="The text; at most `server.input_characters` characters (4096), or what its model takes.",
             examples=["Hello there."],
         ),
     ]
