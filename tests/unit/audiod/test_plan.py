@@ -18,6 +18,7 @@ from audiod.models.catalogue import ModelEntry
 from audiod.plan import Plan
 from audiod.residency.footprint import Footprint
 from audiod.runtimes import build
+from gpu_hosts import GpuHost
 
 GIB = 2**30
 
@@ -75,6 +76,23 @@ def test_no_model_is_promised_more_than_it_needs_and_none_is_staged_without_need
             assert found[it.id] == 0
         if it.ready_bytes > budgets[on[it.id]]:
             assert found[it.id] == it.staged_bytes
+
+
+@pytest.mark.parametrize(("card", "staged_mib"), [("4040", 3481), ("5926", 3481), ("8188", 0), ("24564", 0)])
+def test_indextts_is_staged_on_a_card_of_4_or_6_gb(gpu_host: GpuHost, card: str, staged_mib: int) -> None:
+    """What NVIDIA's driver shows of a GTX 1050 Ti, an RTX 2060, an RTX 4060 and an RTX 4090, in MiB."""
+    size_bytes = int(card) * 2**20
+    gpu_host.show(f"gpu GPU-0 {size_bytes} {size_bytes} A card")
+    code = """
+    from audiod import config as configuration, plan
+    from audiod.api.auth import Keys
+    from audiod.footprints import FootprintBook
+    made = plan.make(configuration.load(None, {}), Keys(), lambda voice: None, FootprintBook(Path("none"), []))
+    profile = next(it for it in made.profiles if it.model == "indextts-2")
+    fits = profile.footprint.ready_bytes <= made.limits.devices["cuda:0"]
+    tell([profile.device, profile.staged_bytes // 2**20, fits])
+    """
+    assert gpu_host.run(code) == ["cuda:0", staged_mib, True]
 
 
 # --- the whole plan ---------------------------------------------------------------------------------------------------
