@@ -24,7 +24,7 @@ EXAMPLES = (
 )
 ENVIRONMENT = (
     ("AUDIOD_SOCKET", "control socket, where --socket is not given"),
-    ("AUDIOD_URL", "base URL of the HTTP API for say, subtitles and transcribe, where --url is not given"),
+    ("AUDIOD_URL", "base URL of the HTTP API for say, subtitles, transcribe and voices, where --url is not given"),
     ("AUDIOD_API_KEY", "key for the HTTP API, sent as a bearer token"),
     ("NO_COLOR", "if set and not empty, nothing is coloured"),
     ("COLUMNS", "width of tables, where it is not that of the terminal"),

@@ -13,7 +13,7 @@ from audioctl.grammar import Verb, Word, global_options, verbs
 ASK_MODELS = "audioctl models --names 2>/dev/null"
 ASK_RUNTIMES = "audioctl runtime --names 2>/dev/null"
 
-_FILES = ("FILE", "PATH")
+_FILES = ("FILE", "FILE|ID", "FILE|TEXT", "PATH")
 _DIRECTORIES = ("DIRECTORY",)
 _MODELS = ("MODEL",)
 _RUNTIMES = ("RUNTIME",)

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible HTTP API as say, subtitles and transcribe use it: base URL, key, uploads, answers, errors.
+"""The OpenAI-compatible HTTP API as say, subtitles, transcribe and voices use it: base URL, key, uploads, errors.
 
 Imported by those verbs only: http.client costs more than the whole of `audioctl status`. Holds no audio in memory.
 """
@@ -10,7 +10,7 @@ import http.client
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from io import BufferedReader
 from pathlib import Path
@@ -51,7 +51,7 @@ _BY_STATUS: dict[int, type[AudiodError]] = {
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
-    """The option that say, subtitles and transcribe share."""
+    """The option that say, subtitles, transcribe and voices share."""
     parser.add_argument("--url", metavar="URL", help="base URL of the API; default: where the daemon says it listens")
 
 
@@ -63,6 +63,11 @@ def base_url(given: str | None, environment: Mapping[str, str], client: Client) 
     if not served:
         raise DaemonUnreachable("this daemon serves no HTTP", hint="audioctl status, or --url URL")
     return served[0]
+
+
+def connect(url: str | None, client: Client) -> HttpApi:
+    """The API that the options and the environment lead to. Raises AudiodError."""
+    return HttpApi(base_url(url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""))
 
 
 class HttpApi:
@@ -85,20 +90,28 @@ class HttpApi:
         if key.strip():
             self._headers["Authorization"] = f"Bearer {key.strip()}"
 
+    def get(self, path: str) -> bytes:
+        """Raises AudiodError."""
+        return b"".join(self._send("GET", path))
+
+    def delete(self, path: str) -> bytes:
+        """Raises AudiodError."""
+        return b"".join(self._send("DELETE", path))
+
     def post_json(self, path: str, fields: Mapping[str, Any]) -> Iterator[bytes]:
         """Send `fields` as JSON; yields the body of the answer as it comes. Raises AudiodError."""
         body = msgspec.json.encode(fields)
         return self._post(path, "application/json", len(body), iter([body]))
 
-    def post_file(self, path: str, fields: Mapping[str, str], file: Path) -> bytes:
-        """Send `fields` and then `file` as multipart/form-data, read as it is sent. Raises AudiodError."""
+    def post_file(self, path: str, fields: Mapping[str, str], file: Path, name: str = "file") -> bytes:
+        """Send `fields`, then `file` under `name`, as multipart/form-data, read as it is sent. Raises AudiodError."""
         boundary = secrets.token_hex(16)
         head = "".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-            for name, value in fields.items()
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+            for key, value in fields.items()
         )
         head += (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{_quoted(file.name)}"\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{_quoted(file.name)}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
         tail = f"\r\n--{boundary}--\r\n"
@@ -115,13 +128,18 @@ class HttpApi:
             return b"".join(self._post(path, f"multipart/form-data; boundary={boundary}", length, blocks))
 
     def _post(self, path: str, content_type: str, length: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        return self._send("POST", path, {"Content-Type": content_type, "Content-Length": str(length)}, blocks)
+
+    def _send(
+        self, method: str, path: str, more: Mapping[str, str] = {}, blocks: Iterable[bytes] = ()
+    ) -> Iterator[bytes]:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        headers = {**self._headers, "Content-Type": content_type, "Content-Length": str(length)}
+        headers = {**self._headers, **more}
         with closing(kind(self._host, self._port, timeout=CONNECT_TIMEOUT_S)) as connection:
             try:
                 connection.connect()
                 connection.sock.settimeout(None)
-                connection.putrequest("POST", f"{self._prefix}/v1{path}")
+                connection.putrequest(method, f"{self._prefix}/v1{path}")
                 for name, value in headers.items():
                     connection.putheader(name, value)
                 connection.endheaders()
@@ -138,7 +156,7 @@ class HttpApi:
                 ) from error
 
 
-def _send(connection: http.client.HTTPConnection, blocks: Iterator[bytes]) -> None:
+def _send(connection: http.client.HTTPConnection, blocks: Iterable[bytes]) -> None:
     for block in blocks:
         try:
             connection.send(block)

@@ -1,7 +1,8 @@
 """Stored voices and the consents they were made by: on disk, one record and at most one recording each.
 
-Only whole records are ever seen, whatever moment the power fails at. Knows no HTTP and looks at no audio; what comes
-here was decoded and checked. Blocks on the disk, so that everything that writes is called in a thread.
+Only whole records are ever seen, whatever moment the power fails at. What engines keep of a voice is theirs, but goes
+with it. Knows no HTTP and looks at no audio; what comes here was decoded and checked. Blocks on the disk, so that
+everything that writes is called in a thread.
 """
 
 from __future__ import annotations
@@ -178,11 +179,21 @@ class VoiceStore:
         self.disk_bytes = disk_bytes
         self.voices = Shelf(directory / "samples", "voice", StoredVoice)
         self.consents = Shelf(directory / "consents", "cons", Consent)
+        self._made = directory / "made"
         self._writing = threading.Lock()
+        self._remove_leftovers()
+
+    def find(self, voice: str) -> StoredVoice | None:
+        """The voice of that id or, case aside, the newest of that name."""
+        if found := self.voices.records.get(voice):
+            return found
+        name = voice.casefold()
+        named = (one for one in self.voices.records.values() if one.name.casefold() == name)
+        return max(named, key=lambda one: one.id, default=None)
 
     def kind_of(self, voice: str) -> VoiceKind | None:
-        """How the stored voice of that id was made; None where there is none."""
-        found = self.voices.records.get(voice)
+        """How the stored voice of that id or name was made; None where there is none."""
+        found = self.find(voice)
         return None if found is None else found.kind
 
     @property
@@ -219,9 +230,29 @@ class VoiceStore:
             return renamed
 
     def remove(self, shelf: Shelf[R], identity: str) -> bool:
-        """Whether there was one. Raises StoreFailed."""
+        """Whether there was one; what engines have made of it goes with it. Raises StoreFailed."""
         with self._writing, _failing_clearly():
-            return shelf.remove(identity)
+            removed = shelf.remove(identity)
+        if removed:
+            self.remove_made(identity)
+        return removed
+
+    def remove_made(self, identity: str) -> None:
+        """Remove what engines have made of a voice that is gone. What cannot be removed now is at the next start."""
+        self._remove_files(lambda voice: voice == identity)
+
+    def _remove_leftovers(self) -> None:
+        """The daemon ended before all of a voice was gone, or an engine before it had written all of its own."""
+        self._remove_files(lambda voice: voice not in self.voices.records, hidden=True)
+
+    def _remove_files(self, unwanted: Callable[[str], bool], *, hidden: bool = False) -> None:
+        """Of `made/MODEL/VOICE.SUFFIX`; `hidden` ones are what engines were about to write."""
+        for file in self._made.glob("*/*"):
+            if unwanted(file.name.lstrip(".").partition(".")[0]) or (hidden and file.name.startswith(".")):
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    logger.error("what was made of a voice cannot be removed: %s", error)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ _audioctl() {
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in
-            --format|--interval|--language|--mode|--model|--output|--output-dir|--parallel|--socket|--speed|--translate-to|--url|--voice|-o) ((index += 1)) ;;
+            --consent|--emotion|--emotion-from|--format|--interval|--language|--mode|--model|--output|--output-dir|--parallel|--seed|--socket|--speed|--transcript|--translate-to|--url|--voice|-o) ((index += 1)) ;;
             -*) ;;
             *) if [[ $verb ]]; then ((place += 1)); else verb=${COMP_WORDS[index]}; fi ;;
         esac
@@ -37,6 +37,9 @@ _audioctl() {
         say:-o|say:--output) _audioctl_files -f; return ;;
         say:--voice) :; return ;;
         say:--model) _audioctl_models; return ;;
+        say:--emotion) :; return ;;
+        say:--emotion-from) _audioctl_files -f; return ;;
+        say:--seed) :; return ;;
         say:--speed) :; return ;;
         say:--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
         say:--url) :; return ;;
@@ -54,6 +57,17 @@ _audioctl() {
         transcribe:--format) _audioctl_words text json verbose_json srt vtt; return ;;
         transcribe:--output-dir) _audioctl_files -d; return ;;
         transcribe:--url) :; return ;;
+        voices:--consent) _audioctl_files -f; return ;;
+        voices:--language) :; return ;;
+        voices:--transcript) :; return ;;
+        voices:-o|voices:--output) _audioctl_files -f; return ;;
+        voices:--model) _audioctl_models; return ;;
+        voices:--emotion) :; return ;;
+        voices:--emotion-from) _audioctl_files -f; return ;;
+        voices:--seed) :; return ;;
+        voices:--speed) :; return ;;
+        voices:--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
+        voices:--url) :; return ;;
     esac
     if [[ $current == -* ]]; then
         case $verb in
@@ -68,7 +82,7 @@ _audioctl() {
             park) _audioctl_words --wait --no-wait -h --help --socket --json ;;
             reload) _audioctl_words -h --help --socket --json ;;
             runtime) _audioctl_words --names -h --help --socket --json ;;
-            say) _audioctl_words -o --output --voice --model --speed --format --url -h --help --socket --json ;;
+            say) _audioctl_words -o --output --voice --model --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
             status) _audioctl_words --ready --watch -h --help --socket --json ;;
             subtitles) _audioctl_words --format --language --translate-to --mode --model --output --overwrite --parallel --url -h --help --socket --json ;;
             top) _audioctl_words --once --interval -h --help --socket --json ;;
@@ -76,12 +90,13 @@ _audioctl() {
             undrain) _audioctl_words -h --help --socket --json ;;
             unload) _audioctl_words --force --wait --no-wait -h --help --socket --json ;;
             version) _audioctl_words -h --help --socket --json ;;
+            voices) _audioctl_words --consent --language --transcript -o --output --model --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
             why) _audioctl_words --all -h --help --socket --json ;;
         esac
         return
     fi
     case $verb:$place in
-        :*) _audioctl_words completion config doctor drain events load models park reload runtime say status subtitles top transcribe undrain unload version why ;;
+        :*) _audioctl_words completion config doctor drain events load models park reload runtime say status subtitles top transcribe undrain unload version voices why ;;
         completion:0) _audioctl_words bash zsh fish ;;
         config:0) _audioctl_words check ;;
         config:1) _audioctl_files -f ;;
@@ -95,6 +110,9 @@ _audioctl() {
         subtitles:*) _audioctl_files -f ;;
         transcribe:*) _audioctl_files -f ;;
         unload:*) _audioctl_models ;;
+        voices:0) _audioctl_words list add remove say ;;
+        voices:1) : ;;
+        voices:2) _audioctl_files -f ;;
         why:0) _audioctl_models ;;
     esac
 }

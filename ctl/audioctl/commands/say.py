@@ -8,19 +8,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 from audioctl import files
 from audioctl.client import Client
-from audioctl.http_api import HttpApi, add_url, base_url
+from audioctl.http_api import add_url, connect
 from audioctl.output import Output, size
+from audioproto import emotions
 from audioproto.errors import BadRequest
 
 SUMMARY = "turn text into speech"
 EXAMPLES = (
     ('audioctl say "Good morning" -o morning.mp3', "the format follows from the name"),
     ("audioctl say --voice zf_xiaobei --speed 1.2 -o book.opus < chapter.txt", "read the text from a file"),
+    (
+        'audioctl say "Good morning" --voice Anna --emotion "happy 0.6" -o morning.mp3',
+        "a stored voice, and how",
+    ),
     ('audioctl say "Good morning" -o - | aplay', "a WAV to standard output"),
 )
 
@@ -39,7 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it; - is standard output")
     parser.add_argument("--voice", metavar="VOICE", default=VOICE, help=f"who says it (default: {VOICE})")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How to say it: also the options of `voices say`."""
     parser.add_argument("--model", metavar="MODEL", default=MODEL, help=f"name or alias (default: {MODEL})")
+    parser.add_argument(
+        "--emotion", metavar="WORDS", help="such as 'happy 0.6, calm 0.2', or a description; not for every model"
+    )
+    parser.add_argument("--emotion-from", metavar="FILE", help="a recording that sounds as it should")
+    parser.add_argument("--seed", metavar="NUMBER", type=int, help="equal numbers make equal sound")
     parser.add_argument("--speed", metavar="FACTOR", type=float, help="0.25 to 4, where 1 is the voice's own")
     parser.add_argument("--format", choices=FORMATS, help="default: from FILE's suffix; wav for standard output")
     add_url(parser)
@@ -60,8 +76,11 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     }
     if arguments.speed is not None:
         fields["speed"] = arguments.speed
-    api = HttpApi(base_url(arguments.url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""))
-    sound = api.post_json("/audio/speech", fields)
+    if arguments.seed is not None:
+        fields["seed"] = arguments.seed
+    if emotion := _emotion(arguments):
+        fields["emotion"] = emotion
+    sound = connect(arguments.url, client).post_json("/audio/speech", fields)
     if arguments.output == "-":
         for block in sound:
             sys.stdout.buffer.write(block)
@@ -73,6 +92,22 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     else:
         out.note(f"{arguments.output}: {size(written)}")
     return 0
+
+
+def _emotion(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The emotion object of the request, empty where there is none. Raises BadRequest."""
+    if arguments.emotion and arguments.emotion_from:
+        raise BadRequest("--emotion and --emotion-from: which of them?")
+    if arguments.emotion_from:
+        try:
+            audio = Path(arguments.emotion_from).read_bytes()
+        except OSError as error:
+            raise BadRequest(f"cannot read {arguments.emotion_from}: {error.strerror}") from error
+        return {"audio": b64encode(audio).decode()}
+    if not arguments.emotion:
+        return {}
+    vector = emotions.read(arguments.emotion)
+    return {"text": arguments.emotion} if vector is None else {"vector": vector}
 
 
 def _format_of(output: str) -> str:

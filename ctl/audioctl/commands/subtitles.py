@@ -6,7 +6,6 @@ Decodes nothing and cuts no cues; that is the daemon's. A file that fails does n
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import re
 import threading
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from audioctl import files
 from audioctl.client import Client
-from audioctl.http_api import HttpApi, add_url, base_url
+from audioctl.http_api import HttpApi, add_url, connect
 from audioctl.output import Output, clean, duration
 from audioproto.errors import AudiodError, BadRequest
 
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
         raise BadRequest(f"--parallel must be 1 to {MOST_AT_A_TIME}", hint="audioctl subtitles --help")
     media = [Path(name) for name in arguments.files]
     targets = files.targets(media, arguments.output, _suffix(arguments.format, arguments.translate_to))
-    api = HttpApi(base_url(arguments.url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""))
+    api = connect(arguments.url, client)
     fields = {
         "model": arguments.model,
         "response_format": arguments.format,

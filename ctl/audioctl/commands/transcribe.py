@@ -6,7 +6,6 @@ Decodes nothing; what the daemon cannot read, it says. A file that fails does no
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from audioctl import files
 from audioctl.client import Client, decode
-from audioctl.http_api import HttpApi, add_url, base_url
+from audioctl.http_api import add_url, connect
 from audioctl.output import Output, clean, duration
 from audioproto.errors import AudiodError
 
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     targets: Sequence[Path | None] = [None] * len(recordings)
     if arguments.output_dir is not None:
         targets = files.targets(recordings, arguments.output_dir, FORMATS[arguments.format])
-    api = HttpApi(base_url(arguments.url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""))
+    api = connect(arguments.url, client)
     fields = {"model": arguments.model, "response_format": arguments.format}
     if arguments.language:
         fields["language"] = arguments.language

@@ -14,11 +14,12 @@ import msgspec
 from aiohttp import web
 
 from audiod.config import Server
+from audiod.media.audio_memory import Held
 from audiod.units import Duration
 from audioproto.errors import BadRequest, UploadStalled, UploadTooLarge
 
 JSON_BODY_BYTES = 1024 * 1024
-"""Largest body of a request that is not an upload."""
+"""Largest body of a request without recordings in it."""
 
 READ_BYTES = 256 * 1024
 """Most that is read at once."""
@@ -102,18 +103,32 @@ async def when_read(request: web.Request) -> None:
     """aiohttp's `expect_handler` of routes that read a Body: asks for nothing yet."""
 
 
-async def read_json_body(request: web.Request, server: Server) -> bytes:
-    """A whole small body. Raises what Body.read raises."""
+async def read_json_body(
+    request: web.Request, server: Server, limit_bytes: int = JSON_BODY_BYTES, held: Held | None = None
+) -> bytearray:
+    """A whole body of at most `limit_bytes`; what of it is beyond JSON_BODY_BYTES is `held`.
+
+    Raises what Body.read and Held.reserve raise: before any of it is read, where the client says how long it is.
+    """
     too_large = UploadTooLarge("the request's body is larger than this path takes")
-    body = Body(request, JSON_BODY_BYTES, server.upload_stall, too_large)
+    body = Body(request, limit_bytes, server.upload_stall, too_large)
     body.refuse_early()
-    whole = bytearray()
+    whole, reserved_bytes = bytearray(), 0
+
+    def reserve(size_bytes: int) -> None:
+        nonlocal reserved_bytes
+        if held is not None and size_bytes - JSON_BODY_BYTES > reserved_bytes:
+            held.reserve(size_bytes - JSON_BODY_BYTES - reserved_bytes)
+            reserved_bytes = size_bytes - JSON_BODY_BYTES
+
+    reserve(request.content_length or 0)
     while piece := await body.read():
+        reserve(len(whole) + len(piece))
         whole += piece
-    return bytes(whole)
+    return whole
 
 
-def decode_json(body: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
+def decode_json(body: bytes | bytearray | str, decoder: msgspec.json.Decoder[T]) -> T:
     """A JSON body as the decoder's type, a Struct. Raises BadRequest, naming the field where one is at fault."""
     try:
         return decoder.decode(body)

@@ -17,6 +17,7 @@ from audiod.api import (
     health,
     models,
     openapi,
+    speaking,
     speech,
     speech_stream,
     transcriptions,
@@ -131,8 +132,8 @@ OPERATIONS = [
         "The audio is sent as it is spoken.",
         body=speech.SpeechRequest,
         answers={kind.content_type: BYTES for kind in SpeechFormat}
-        | {_EVENTS: Events((speech.AudioDelta, speech.AudioDone))},
-        errors=(*_SENT, *_WORK, VoiceNotFound, VoiceNotSpoken, UnspeakableText),
+        | {_EVENTS: Events((speech.AudioDelta, speaking.SpeechProgress, speech.AudioDone))},
+        errors=(*_SENT, *_WORK, VoiceNotFound, VoiceNotSpoken, UnspeakableText, BadAudio, AudioTooLong, StoreFailed),
     ),
     Operation(
         "GET",

@@ -13,18 +13,30 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from audiod.api import emotions
 from audiod.api.demand import Value, Wishes, at_work, read_wishes
+from audiod.api.emotions import EmotionFields
+from audiod.api.references import References, Sample, Wanted
 from audiod.api.services import MODEL, SERVICES, STAGE, Services
-from audiod.api.spool import Spool
+from audiod.api.spool import Event, Spool
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import BadRequest, UnspeakableText
-from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Synthesize
+from audioproto.types import Task
+from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Sampling, Synthesize
+
+Transcript = Annotated[str, Meta(max_length=4096)]
 
 
 class VoiceObject(msgspec.Struct):
-    """A voice as OpenAI's API names one of the user's own."""
+    """A voice as OpenAI's API names one of the user's own; or, beyond that API, the recording of one."""
 
-    id: Annotated[str, Meta(description="Of a voice that was created, or any other voice's name.")]
+    id: Annotated[str | None, Meta(description="Of a voice that was created, or any other voice's name.")] = None
+    audio: Annotated[str | None, Meta(description="A recording of the voice: base64, or a data URL of it.")] = None
+    transcript: Annotated[Transcript | None, Meta(description="What is said in the recording.")] = None
+
+    def __post_init__(self) -> None:
+        if (self.id is None) == (self.audio is None):
+            raise ValueError("a voice has an `id` or an `audio`")
 
 
 Instructions = Annotated[str, Meta(max_length=4096)]
@@ -41,14 +53,45 @@ class SpeechFields(msgspec.Struct, kw_only=True):
     voice: Annotated[
         Union[str, VoiceObject, None],
         Meta(
-            description="A voice of the model, or one of OpenAI's names; the model's own where there is none.",
+            description=(
+                "A voice of the model, or one of OpenAI's names; the model's own where there is none. For models that "
+                "imitate: a stored voice by its id or name, or a recording, as a data URL or an object."
+            ),
             examples=["alloy"],
         ),
     ] = None
+    ref_audio: Annotated[
+        str | None, Meta(description="A recording of the voice, in the place of `voice`: base64, or a data URL of it.")
+    ] = None
+    ref_text: Annotated[Transcript | None, Meta(description="What is said in `ref_audio`.")] = None
+    emotion: Annotated[EmotionFields | None, Meta(description="How it is to sound, for models that take emotions.")] = (
+        None
+    )
     instructions: Annotated[
-        Instructions | None, Meta(description="How to say it; ignored by models that take none.")
+        Instructions | None,
+        Meta(
+            description=(
+                "How to say it; ignored by models that take none. For those that take emotions: a description, names "
+                "with strengths (`happy 0.6, calm 0.2`), or an emotion object in JSON."
+            )
+        ),
     ] = None
     speed: Annotated[Speed | None, Meta(description="1 is as the model speaks; the pitch stays.")] = 1.0
+    seed: Annotated[
+        Annotated[int, Meta(ge=-1, le=2**53)] | None,
+        Meta(description="Equal seeds give equal audio; -1 is by chance. This and the next five: where the model can."),
+    ] = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[Annotated[int, Meta(ge=0, le=2**31)] | None, Meta(description="0 is all.")] = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    interval_silence: Annotated[
+        Annotated[float, Meta(ge=0, le=5000)] | None,
+        Meta(description="Milliseconds of silence between two parts of a long text."),
+    ] = None
+    progress: Annotated[
+        bool | None, Meta(description="Send events about the phases of the work too, where events are sent.")
+    ] = False
     priority: Annotated[str | None, Meta(description="`interactive` or `batch`.")] = None
     keep_alive: Value = None
     park_keep_alive: Value = None
@@ -56,7 +99,33 @@ class SpeechFields(msgspec.Struct, kw_only=True):
 
     @property
     def voice_name(self) -> str:
-        return self.voice.id if isinstance(self.voice, VoiceObject) else self.voice or ""
+        """Empty where it is nobody's name, but a recording."""
+        if self.sample is not None:
+            return ""
+        return (self.voice.id if isinstance(self.voice, VoiceObject) else self.voice) or ""
+
+    @property
+    def sample(self) -> Sample | None:
+        """The recording of the voice that came along. Raises BadRequest where there are two."""
+        sample = None
+        if isinstance(self.voice, VoiceObject) and self.voice.audio is not None:
+            sample = Sample(self.voice.audio, "voice", (self.voice.transcript or "").strip())
+        elif isinstance(self.voice, str) and self.voice[:5].lower() == "data:":
+            sample = Sample(self.voice, "voice")
+        if self.ref_audio is None:
+            return sample
+        if sample is not None:
+            raise BadRequest("voice and ref_audio both are recordings; there can be one", param="ref_audio")
+        return Sample(self.ref_audio, "ref_audio", (self.ref_text or "").strip())
+
+    def forget_recordings(self) -> None:
+        """Free what they take, once they have been decoded."""
+        self.voice = self.ref_audio = self.emotion = None
+
+    @property
+    def sampling(self) -> Sampling:
+        seed = None if self.seed is None or self.seed < 0 else self.seed
+        return Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, seed)
 
     @property
     def wishes(self) -> Wishes:
@@ -72,6 +141,24 @@ class Speech:
     work: Synthesize
     format: SpeechFormat
     wishes: Wishes
+    wanted: Wanted
+    """Recordings that `work` is still without."""
+    voice: str
+    """The voice's name, for people; empty where it has none."""
+    longest: int
+    """Characters that a text for this model may have."""
+    progress: bool
+
+
+class SpeechProgress(Event, tag_field="type", tag="speech.progress"):
+    """A phase of the work is over, as its engine calls it, for part `part` of `parts`, or where these are 0 for all.
+
+    Sent only to those who asked for `progress`.
+    """
+
+    phase: str
+    part: int
+    parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +169,10 @@ class Spoken:
     engine_s: float
 
 
-def check_length(text_characters: int, services: Services) -> None:
-    """Raises BadRequest for a text longer than `server.input_characters`."""
-    limit = services.config.server.input_characters
-    if text_characters > limit:
-        raise BadRequest(f"input has {text_characters} characters; the limit is {limit}", param="input")
+def check_length(text_characters: int, longest: int) -> None:
+    """Raises BadRequest for a text longer than that."""
+    if text_characters > longest:
+        raise BadRequest(f"input has {text_characters} characters; the limit is {longest}", param="input")
 
 
 def choose(services: Services, fields: SpeechFields, text: str, known: str, form: SpeechFormat) -> Speech:
@@ -94,15 +180,47 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
 
     Raises what Library.speaker raises, and BadRequest.
     """
-    entry, voice = services.library.speaker(fields.model, fields.voice_name, known)
-    speed = 1.0 if fields.speed is None else fields.speed
-    return Speech(entry.id, Synthesize(0, text, voice, speed, fields.instructions or ""), form, fields.wishes)
+    explicit = None if fields.emotion is None else emotions.read(fields.emotion)
+    has_emotion = explicit is not None
+    sample = fields.sample
+    if sample is None:
+        entry, voice = services.library.speaker(fields.model, fields.voice_name, known, emotion=has_emotion)
+    else:
+        entry, voice = services.library.imitator(fields.model, known, emotion=has_emotion), ""
+    if has_emotion and not entry.emotions:
+        able = [other.id for other in services.library.usable(Task.SPEAK) if other.emotions]
+        message = f"{entry.id} takes no emotion; of the installed models do: {', '.join(able) or 'none'}"
+        raise BadRequest(message, param="emotion")
+    longest = entry.input_characters or services.config.server.input_characters
+    check_length(len(known), longest)
+    asked, param, instructions = fields.emotion, "emotion", fields.instructions or ""
+    if asked is None and entry.emotions:
+        asked, param, instructions = emotions.read_instructions(instructions), "instructions", ""
+    emotion = None if asked is None else emotions.read(asked, param)
+    stored = None if any(own.id == voice for own in entry.voices) else services.voices.find(voice)
+    wanted = Wanted(
+        voice=stored or sample,
+        emotion=Sample(asked.audio, param) if asked is not None and asked.audio else None,
+    )
+    work = Synthesize(
+        0,
+        text,
+        stored.id if stored else voice,
+        speed=1.0 if fields.speed is None else fields.speed,
+        instructions=instructions,
+        emotion=emotion,
+        sampling=fields.sampling,
+        pause_s=None if fields.interval_silence is None else fields.interval_silence / 1000,
+    )
+    name = work.voice or fields.voice_name
+    return Speech(entry.id, work, form, fields.wishes, wanted, name, longest, bool(fields.progress))
 
 
-async def speak_into(spool: Spool, request: web.Request, speech: Speech) -> Spoken:
-    """Have `speech` spoken, and put the encoded audio into `spool`, which is not ended.
+async def speak_into(spool: Spool, request: web.Request, speech: Speech, references: References) -> Spoken:
+    """Have `speech` spoken like its `references`, and put the encoded audio into `spool`, which is not ended.
 
-    The model is given back when it has spoken, however slowly the spool is read. Raises AudiodError.
+    Progress, where it is asked for, is told in between. The model is given back when it has spoken, however slowly the
+    spool is read. Raises AudiodError.
     """
     services = request.app[SERVICES]
     request[MODEL], request[STAGE] = speech.model, ""
@@ -110,9 +228,10 @@ async def speak_into(spool: Spool, request: web.Request, speech: Speech) -> Spok
     engine_s, tempo = 0.0, 1.0
     demand = speech.wishes.to_speak(speech.work.text)
     wait_s = speech.wishes.wait_s(services.config.residency.queue_timeout)
+    work, descriptor = references.added_to(speech.work), references.descriptor
     async with AsyncExitStack() as stack:
         encoder = None
-        async with at_work(request, speech.model, speech.work, demand, wait_s) as job:
+        async with at_work(request, speech.model, work, demand, wait_s, descriptor) as job:
             async for message in job:
                 match message:
                     case AudioStart(sample_rate=rate, tempo=tempo):
@@ -121,8 +240,10 @@ async def speak_into(spool: Spool, request: web.Request, speech: Speech) -> Spok
                         assert encoder is not None
                         spoken_bytes += len(pcm)
                         await spool.put(await encoder.feed(pcm))
-                    case Phase():
+                    case Phase(name=phase, part=part, parts=parts):
                         services.metrics.observe_phase(speech.model, message)
+                        if speech.progress:
+                            await spool.tell(SpeechProgress(phase, part, parts))
                     case Done(engine_s=engine_s) if rate:
                         services.metrics.observe_audio(speech.model, spoken_bytes / 2 / rate, engine_s)
         request[STAGE] = "sending"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -19,8 +21,10 @@ from msgspec import Meta
 from audiod.api import bodies
 from audiod.api.answers import EventStream, Streamed
 from audiod.api.demand import with_second_try
+from audiod.api.recordings import RECORDING_BYTES
+from audiod.api.references import References, Wanted, gathered
 from audiod.api.services import BEGUN, MODEL, SERVICES, STAGE
-from audiod.api.speaking import Speech, SpeechFields, Spoken, check_length, choose, speak_into
+from audiod.api.speaking import Speech, SpeechFields, Spoken, choose, speak_into
 from audiod.api.spool import Spool
 from audiod.media.formats import SpeechFormat
 from audiod.tasks import first_failure
@@ -46,7 +50,7 @@ class SpeechRequest(SpeechFields, kw_only=True):
     input: Annotated[
         str,
         Meta(
-            description="The text; at most `server.input_characters` characters, 4096 by default.",
+            description="The text; at most `server.input_characters` characters (4096), or what its model takes.",
             examples=["Hello there."],
         ),
     ]
@@ -74,10 +78,13 @@ class AudioDone(msgspec.Struct, tag_field="type", tag="speech.audio.done"):
     usage: SpeechUsage
 
 
+BODY_BYTES = bodies.JSON_BODY_BYTES + 2 * (RECORDING_BYTES * 4 // 3)
+"""Largest body: a recording of the voice, another one of the emotion, and the rest."""
+
 _decoder = msgspec.json.Decoder(SpeechRequest)
 
 
-def parse(body: bytes) -> SpeechRequest:
+def parse(body: bytes | bytearray) -> SpeechRequest:
     """The checked body. Raises BadRequest naming the field."""
     asked = bodies.decode_json(body, _decoder)
     if not asked.input.strip():
@@ -96,29 +103,35 @@ def usage(asked: SpeechRequest, audio_s: float) -> SpeechUsage:
 async def speak(request: web.Request) -> web.StreamResponse:
     """Answer with audio, streamed. A worker that fails before anything was sent is forgiven once."""
     services = request.app[SERVICES]
-    request[STAGE] = "uploading"
-    asked = parse(await bodies.read_json_body(request, services.config.server))
-    check_length(len(asked.input), services)
-    request[STAGE] = ""
-    speech = choose(services, asked, asked.input, asked.input, asked.response_format or SpeechFormat.MP3)
-    request[MODEL] = speech.model
-    return await with_second_try(partial(_speak, request, asked, speech), lambda: BEGUN in request)
+    async with AsyncExitStack() as stack:
+        with services.audio_memory.hold() as held:
+            request[STAGE] = "uploading"
+            asked = parse(await bodies.read_json_body(request, services.config.server, BODY_BYTES, held))
+            request[STAGE] = ""
+            speech = choose(services, asked, asked.input, asked.input, asked.response_format or SpeechFormat.MP3)
+            request[MODEL] = speech.model
+            references = await stack.enter_async_context(gathered(request, speech.wanted))
+            asked.forget_recordings()
+            speech = replace(speech, wanted=Wanted())
+        return await with_second_try(partial(_speak, request, asked, speech, references), lambda: BEGUN in request)
 
 
-async def _speak(request: web.Request, asked: SpeechRequest, speech: Speech) -> web.StreamResponse:
+async def _speak(
+    request: web.Request, asked: SpeechRequest, speech: Speech, references: References
+) -> web.StreamResponse:
     """Let the model speak into a spool, and send from there as fast as the client takes it."""
     with request.app[SERVICES].audio_memory.hold() as held:
         spool = Spool(held)
         async with first_failure() as tasks:
-            speaking = tasks.create_task(_fill(spool, request, speech), name=f"{speech.model}: speech")
+            speaking = tasks.create_task(_fill(spool, request, speech, references), name=f"{speech.model}: speech")
             if asked.stream_format is StreamFormat.SSE:
                 return await _send_events(spool, request, asked, speaking)
             return await _send_bytes(spool, request, speech.format)
 
 
-async def _fill(spool: Spool, request: web.Request, speech: Speech) -> Spoken:
+async def _fill(spool: Spool, request: web.Request, speech: Speech, references: References) -> Spoken:
     try:
-        spoken = await speak_into(spool, request, speech)
+        spoken = await speak_into(spool, request, speech, references)
     except AudiodError as error:
         await spool.end(error)
         return Spoken(0.0, 0.0)
@@ -130,7 +143,8 @@ async def _send_bytes(spool: Spool, request: web.Request, form: SpeechFormat) ->
     """The answer begins with the first piece, so that errors before it have their own status."""
     answer = Streamed(request, form.content_type)
     while piece := await spool.read():
-        await answer.put(piece)
+        if isinstance(piece, bytes):
+            await answer.put(piece)
     await answer.finish()
     return answer
 
@@ -140,7 +154,7 @@ async def _send_events(
 ) -> EventStream:
     answer = EventStream(request)
     while piece := await spool.read():
-        await answer.send(AudioDelta(piece))
+        await answer.send(AudioDelta(piece) if isinstance(piece, bytes) else piece)
     await answer.send(AudioDone(usage(asked, (await speaking).audio_s)))
     await answer.finish()
     return answer

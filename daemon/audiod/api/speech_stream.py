@@ -18,7 +18,9 @@ When it has ended, the next may be started on the same connection. What is wrong
 {...}} with OpenAI's error object. A `start` that is refused begins no utterance; one that fails later ends as "failed".
 Either way the connection stays, unless what should have been a `start` cannot be understood: then it is closed (1007).
 One that does not say `start` within `server.upload_stall` is closed (1008). Text that stands still for as long is an
-error. An utterance has at most `server.input_characters`. Browsers send their key as a subprotocol beside `realtime`.
+error. An utterance has at most `server.input_characters`, or what its model takes. A frame has at most 1 MiB: a voice
+whose recording is larger is stored first. With `progress`, {"type": "speech.progress", "phase", "part", "parts"} comes
+as each phase of the work is over, between the audio. Browsers send their key as a subprotocol beside `realtime`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, Union
@@ -36,6 +39,7 @@ from msgspec import Meta
 
 from audiod.api import bodies, errors
 from audiod.api.demand import with_second_try
+from audiod.api.references import References, Wanted, gathered
 from audiod.api.services import SERVICES, STAGE
 from audiod.api.sockets import Socket, accepted
 from audiod.api.speaking import SpeechFields, check_length, choose, speak_into
@@ -235,6 +239,9 @@ class _Utterance:
         self._too_long: AudiodError | None = None
         self._spool: Spool | None = None
         self._filling: asyncio.Task[None] | None = None
+        self._wanted = Wanted()
+        self._references: References | None = None
+        """What was wanted, gathered."""
         self._cancelled = False
         self._engine_s = 0.0
         self._ready_at: float | None = None
@@ -244,11 +251,11 @@ class _Utterance:
         if start.response_format not in (SpeechFormat.PCM, None):
             raise BadRequest("on a WebSocket audio is pcm", param="response_format")
         text = start.input or ""
-        check_length(len(text), self._services)
         if text and not text.strip():
             raise BadRequest("input is empty", param="input")
         speech = choose(self._services, start, "", text, SpeechFormat.PCM)
-        self._header = AudioStart(speech.model, speech.work.voice or start.voice_name)
+        self._header = AudioStart(speech.model, speech.voice)
+        self._longest = speech.longest
         if text:
             self.add(text)
             self.done()
@@ -260,7 +267,7 @@ class _Utterance:
         if self.has_all_text:
             raise BadRequest("the text of this utterance has already ended", param="type")
         try:
-            check_length(len(self._known) + len(text), self._services)
+            check_length(len(self._known) + len(text), self._longest)
         except BadRequest as error:
             self._too_long = error
             self.done()
@@ -317,6 +324,9 @@ class _Utterance:
         first_audio_s, sent_bytes = None, 0
         try:
             while piece := await spool.read():
+                if not isinstance(piece, bytes):
+                    await self._socket.send(piece)
+                    continue
                 await self._socket.send_bytes(piece)
                 sent_bytes += len(piece)
                 if first_audio_s is None and self._ready_at is not None:
@@ -331,11 +341,12 @@ class _Utterance:
     async def _fill(self, spool: Spool) -> None:
         nothing: AudiodError = BadRequest("input is empty", param="input")
         try:
-            while piece := await self._next_piece():
-                try:
-                    await self._speak(spool, piece)
-                except UnspeakableText as error:  # a picture between two sentences is no reason to fall silent
-                    nothing = error
+            async with AsyncExitStack() as recordings:
+                while piece := await self._next_piece():
+                    try:
+                        await self._speak(spool, piece, recordings)
+                    except UnspeakableText as error:  # a picture between two sentences is no reason to fall silent
+                        nothing = error
             if self._too_long is not None:
                 raise self._too_long
             if not spool.put_bytes:
@@ -383,11 +394,18 @@ class _Utterance:
             raise UploadStalled(f"no text came for {stall_s:g} s, and no input.done") from error
         return 0
 
-    async def _speak(self, spool: Spool, piece: str) -> None:
-        """A worker that fails before any of the piece was heard is forgiven once."""
+    async def _speak(self, spool: Spool, piece: str, recordings: AsyncExitStack) -> None:
+        """A worker that fails before any of the piece was heard is forgiven once.
+
+        What the model is to imitate is kept in `recordings` for the pieces to come.
+        """
         speech = choose(self._services, self._start, piece, self._known, SpeechFormat.PCM)
+        if self._references is None or speech.wanted != self._wanted:
+            await recordings.aclose()
+            self._references = await recordings.enter_async_context(gathered(self._request, speech.wanted))
+            self._wanted = speech.wanted
         before_bytes = spool.put_bytes
-        attempt = partial(speak_into, spool, self._request, speech)
+        attempt = partial(speak_into, spool, self._request, speech, self._references)
         spoken = await with_second_try(attempt, lambda: spool.put_bytes > before_bytes)
         self._engine_s += spoken.engine_s
 

@@ -1,6 +1,6 @@
 """Speech between the model that makes it and the client that takes it, so that a slow client does not hold the model.
 
-One producer, one reader. Keeps bytes in order; knows neither models nor sockets.
+One producer, one reader. Keeps bytes, and what is told in between, in order; knows neither models nor sockets.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import asyncio
 import time
 from collections import deque
 
+import msgspec
+
 from audiod.media.audio_memory import Held
 from audioproto.errors import AudiodError
 
@@ -16,12 +18,16 @@ PATIENCE_S = 5.0
 """How long, in all, a model waits for one slow reader while the memory for audio is full."""
 
 
+class Event(msgspec.Struct):
+    """What is told between two pieces: of no size that counts."""
+
+
 class Spool:
     """Bytes that are `held` until they have been read. While the memory is full it takes one piece at a time."""
 
     def __init__(self, held: Held) -> None:
         self._held = held
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | Event] = deque()
         self._is_lent = False
         """The reader has the first piece."""
         self._ended = False
@@ -43,6 +49,12 @@ class Spool:
             self._pieces.append(piece)
             self._changed.notify_all()
 
+    async def tell(self, event: Event) -> None:
+        """Append what is no audio; it comes to the reader in its turn."""
+        async with self._changed:
+            self._pieces.append(event)
+            self._changed.notify_all()
+
     async def _wait_for_the_reader(self) -> None:
         began = time.monotonic()
         try:
@@ -62,16 +74,19 @@ class Spool:
         """Drop what has not been read; it is at its end. Whoever fills it has been stopped before."""
         async with self._changed:
             while len(self._pieces) > self._is_lent:
-                self._held.give_back(len(self._pieces.pop()))
+                self._held.give_back(_size_bytes(self._pieces.pop()))
             self._ended = True
             self._changed.notify_all()
 
-    async def read(self) -> bytes:
-        """The next piece, empty at the end; what the last call gave has now been read. Raises what it ended with."""
+    async def read(self) -> bytes | Event:
+        """The next piece or event, empty at the end; what the last call gave has now been read.
+
+        Raises what it ended with.
+        """
         async with self._changed:
             if self._is_lent:
                 self._is_lent = False
-                self._held.give_back(len(self._pieces.popleft()))
+                self._held.give_back(_size_bytes(self._pieces.popleft()))
                 self._changed.notify_all()
             await self._changed.wait_for(lambda: self._pieces or self._ended)
             if self._pieces:
@@ -80,3 +95,7 @@ class Spool:
         if self._error is not None:
             raise self._error
         return b""
+
+
+def _size_bytes(piece: bytes | Event) -> int:
+    return len(piece) if isinstance(piece, bytes) else 0

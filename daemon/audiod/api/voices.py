@@ -7,11 +7,9 @@ catalogue's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
-import os
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal, Union
 
@@ -20,31 +18,17 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 from multipart import parse_options_header
 
-from audiod.api import access, bodies, forms
+from audiod.api import access, bodies, forms, recordings
 from audiod.api.answers import json_answer
 from audiod.api.forms import Form
+from audiod.api.recordings import LEAST_AUDIBLE_S, LONGEST_S, RECORDING_BYTES, SHORTEST_SAMPLE_S
 from audiod.api.services import SERVICES, STAGE, Services
 from audiod.media.audio_memory import Held
 from audiod.media.pool import Pcm
 from audiod.models.catalogue import ModelEntry
 from audiod.voices import AUDIO_RATE_HZ, Consent, StoredVoice
-from audioproto.errors import AudiodError, BadAudio, BadRequest, ConsentNotFound, NotFound, PermissionDenied
+from audioproto.errors import BadRequest, ConsentNotFound, NotFound, PermissionDenied
 from audioproto.types import Task, Voice, VoiceKind
-
-RECORDING_BYTES = 10 * 2**20
-"""Largest upload, as OpenAI's."""
-
-LONGEST_S = 60.0
-"""Of a recording. OpenAI takes 30 s; cloning models gain nothing from more."""
-
-SHORTEST_SAMPLE_S = 1.0
-_LEAST_AUDIBLE_S = 0.5
-_AUDIBLE = 328
-"""-40 dB of full scale: speech in a quiet recording is louder, the noise of a room is not."""
-
-_WINDOW = AUDIO_RATE_HZ // 50
-_EVERY = 4
-"""Samples looked at, of which one in four tells as much about loudness."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S", description="What people call it.")]
 Language = Annotated[
@@ -245,7 +229,7 @@ async def _store_sample(request: web.Request, form: Form, asked: VoiceSampleForm
     if asked.consent not in store.consents.records:
         raise ConsentNotFound(f"there is no consent {asked.consent[:100]!r}", param="consent")
     store.require_room(store.voices)
-    audio, duration_s = await _read_recording(request, form, SHORTEST_SAMPLE_S, _LEAST_AUDIBLE_S)
+    audio, duration_s = await _read_recording(request, form, SHORTEST_SAMPLE_S, LEAST_AUDIBLE_S)
 
     def make(identity: str) -> StoredVoice:
         return StoredVoice(
@@ -365,7 +349,7 @@ _update_decoder = msgspec.json.Decoder(ConsentUpdate)
 
 async def _read_form(request: web.Request, held: Held, field: str) -> Form:
     request[STAGE] = "uploading"
-    with _naming(field):
+    with recordings.naming(field):
         form = await forms.read_form(request, held, field, RECORDING_BYTES)
     request[STAGE] = ""
     return form
@@ -377,40 +361,18 @@ async def _read_recording(
     """The form's file as it is stored, and its seconds. Raises BadAudio and AudioTooLong."""
     request[STAGE] = "decoding"
     media = request.app[SERVICES].media
-    with _naming(form.file_field), await media.decode(form.upload, AUDIO_RATE_HZ, LONGEST_S) as pcm:
-        if pcm.duration_s < shortest_s:
-            raise BadAudio(f"the recording lasts {pcm.duration_s:.1f} s; {shortest_s:g} s are needed", param="file")
-        audio = await asyncio.to_thread(_as_wave, pcm, audible_s)
+    with recordings.naming(form.file_field), await media.decode(form.upload, AUDIO_RATE_HZ, LONGEST_S) as pcm:
+        audio = await asyncio.to_thread(_as_wave, pcm, shortest_s, audible_s)
         duration_s = round(pcm.duration_s, 3)
     request[STAGE] = ""
     return audio, duration_s
 
 
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Errors about a form's file name its field."""
-    try:
-        yield
-    except AudiodError as error:
-        if error.param == "file":
-            error.param = field
-        raise
-
-
-def _as_wave(pcm: Pcm, audible_s: float) -> bytes:
-    """A whole WAV file. Raises BadAudio where there is less to hear than `audible_s`."""
-    samples = os.pread(pcm.fd, pcm.samples * 2, 0)
-    if _audible_s(samples) < audible_s:
-        raise BadAudio("there is next to nothing to hear in the recording", param="file")
+def _as_wave(pcm: Pcm, shortest_s: float, audible_s: float) -> bytes:
+    """A whole WAV file. Raises what recordings.check raises."""
+    samples = recordings.check(pcm, shortest_s, audible_s)
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setparams((1, 2, pcm.rate_hz, pcm.samples, "NONE", ""))
         writer.writeframesraw(samples)
     return file.getvalue()
-
-
-def _audible_s(samples: bytes) -> float:
-    """Seconds, in windows of 20 ms, that are louder than the noise of a room."""
-    heard = memoryview(samples).cast("h")
-    windows = (heard[start : start + _WINDOW : _EVERY] for start in range(0, len(heard), _WINDOW))
-    return sum(max(max(window), -min(window)) >= _AUDIBLE for window in windows) * _WINDOW / AUDIO_RATE_HZ

@@ -293,6 +293,10 @@ class ModelEntry(_Strict, frozen=True):
     """Idle time from there until it is unloaded; None takes the configured default."""
     clones: bool = False
     """Whether it speaks with stored voices, from their reference audio."""
+    emotions: bool = False
+    """Whether it can be told how to sound, by an emotion."""
+    input_characters: int = 0
+    """Longest text of one request; 0 takes the configured default."""
     options: dict[str, Any] = {}
     """The engine's own."""
     changed: int = 0
@@ -363,6 +367,8 @@ def _problems(entry: ModelEntry) -> Problems:
         yield "staged_bytes", "must be less than ready_bytes"
     if entry.threads < 0:
         yield "threads", "cannot be negative"
+    if entry.input_characters < 0:
+        yield "input_characters", "cannot be negative"
     if entry.concurrency < 1:
         yield "concurrency", "must be 1 or more"
     if entry.max_batch < 1:

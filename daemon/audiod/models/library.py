@@ -31,8 +31,8 @@ def scripts_of(text: str) -> frozenset[str]:
 class Library:
     """The catalogue with its aliases. `look` says what a model lacks to be used, or "".
 
-    `stored` says what kind of stored voice an id is of, if any. What `look` said is remembered, because it reads the
-    disk; `look_again` after something was installed.
+    `stored` says what kind of stored voice an id or a name is of, if any. What `look` said is remembered, because it
+    reads the disk; `look_again` after something was installed.
     """
 
     def __init__(
@@ -110,24 +110,34 @@ class Library:
             )
         return entry
 
-    def speaker(self, name: str, voice: str, text: str) -> tuple[ModelEntry, str]:
+    def speaker(self, name: str, voice: str, text: str, *, emotion: bool = False) -> tuple[ModelEntry, str]:
         """The model to speak `text` with, and its voice ("" lets the engine choose by the text).
 
-        An alias leads to the first of its models that has the voice asked for, speaks the text's scripts and is
-        installed. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound, VoiceNotSpoken.
+        An alias leads to the first of its models that has the voice asked for, speaks the text's scripts, takes an
+        `emotion` where one is asked for, and is installed. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask,
+        VoiceNotFound, VoiceNotSpoken.
         """
+        entry = self._fittest(name, lambda entry: self._has_voice(entry, voice), text, emotion)
+        return entry, self._voice(entry, voice, scripts_of(text))
+
+    def imitator(self, name: str, text: str, *, emotion: bool = False) -> ModelEntry:
+        """The model to speak `text` with the voice of a recording, chosen in the same way. Raises the same."""
+        entry = self._fittest(name, lambda entry: entry.clones, text, emotion)
+        if not entry.clones:
+            raise self._not_spoken(entry, "the voice of a recording")
+        return entry
+
+    def _fittest(self, name: str, able: Callable[[ModelEntry], bool], text: str, emotion: bool) -> ModelEntry:
         candidates = self._candidates(name)
         if any(entry.task is not Task.SPEAK for entry in candidates):
             raise UnsupportedTask(f"{name} does not speak", param="model")
         needed = scripts_of(text)
-        is_stored = self._stored(voice) is not None
-        own = [e for e in candidates if (e.clones if is_stored else any(v.id == voice for v in e.voices))] or candidates
 
-        def fitness(entry: ModelEntry) -> tuple[int, bool]:
-            return len(needed - set(entry.scripts)), bool(self.missing(entry))
+        def fitness(entry: ModelEntry) -> tuple[int, bool, bool]:
+            return len(needed - set(entry.scripts)), emotion and not entry.emotions, bool(self.missing(entry))
 
-        entry = self.require_installed(min(own, key=fitness).id)
-        return entry, self._voice(entry, voice, needed)
+        best = min([entry for entry in candidates if able(entry)] or candidates, key=fitness)
+        return self.require_installed(best.id)
 
     def _candidates(self, name: str) -> list[ModelEntry]:
         if name in self.entries:
@@ -136,19 +146,38 @@ class Library:
             return [self.entries[model] for model in models]
         raise ModelNotFound(f"there is no model {name!r}", hint="audioctl models", param="model")
 
+    def _has_voice(self, entry: ModelEntry, voice: str) -> bool:
+        if any(own.id == voice for own in entry.voices):
+            return True
+        if self._is_default(entry, voice):
+            return True
+        return entry.clones and self._stored(voice) is not None
+
+    def _is_default(self, entry: ModelEntry, voice: str) -> bool:
+        """Whether a voice of the model's own stands for `voice`. A model that only imitates has none."""
+        is_any = not voice or voice in OPENAI_VOICES or voice in entry.voice_aliases
+        return is_any and bool(entry.voices or not entry.clones)
+
     def _voice(self, entry: ModelEntry, voice: str, scripts: frozenset[str]) -> str:
         if any(own.id == voice for own in entry.voices):
             return voice
-        if not voice or voice in OPENAI_VOICES or voice in entry.voice_aliases:
+        if self._is_default(entry, voice):
             # OpenAI's voices are English speakers; for Chinese text the engine's own choice speaks better.
             return "" if "han" in scripts else entry.voice_aliases.get(voice, "")
         match self._stored(voice):
             case VoiceKind.AUDIO_SAMPLE:
                 if entry.clones:
                     return voice
-                able = ", ".join(other.id for other in self.usable(Task.SPEAK) if other.clones)
-                message = f"{entry.id} cannot speak with a stored voice; of the installed models can: {able or 'none'}"
-                raise VoiceNotSpoken(message, param="voice")
+                raise self._not_spoken(entry, "a stored voice")
             case VoiceKind.PROMPT:
                 raise VoiceNotSpoken(f"{voice} was made of a prompt; no model here speaks with those", param="voice")
-        raise VoiceNotFound(f"{entry.id} has no voice {voice!r}", hint="GET /v1/audio/voices", param="voice")
+        if entry.clones and not entry.voices:
+            asked = f"there is no stored voice {voice[:100]!r}" if voice else "say whose it is to be"
+            message = f"{entry.id} has no voice of its own, and {asked}"
+            raise VoiceNotFound(message, hint="audioctl voices add NAME FILE --consent FILE", param="voice")
+        raise VoiceNotFound(f"{entry.id} has no voice {voice[:100]!r}", hint="GET /v1/audio/voices", param="voice")
+
+    def _not_spoken(self, entry: ModelEntry, what: str) -> VoiceNotSpoken:
+        able = ", ".join(other.id for other in self.usable(Task.SPEAK) if other.clones)
+        message = f"{entry.id} cannot speak with {what}; of the installed models can: {able or 'none'}"
+        return VoiceNotSpoken(message, param="voice")

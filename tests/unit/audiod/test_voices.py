@@ -256,3 +256,47 @@ def _ids(there: VoiceStore, count: int) -> list[str]:
 def test_a_cursor_that_is_no_id_is_refused(tmp_path: Path, after: str) -> None:
     with pytest.raises(ValueError, match="no id of this list"):
         store(tmp_path).consents.page(after, 10)
+
+
+# --- names, and what engines make of voices ---------------------------------------------------------------------------
+
+
+def named(there: VoiceStore, name: str) -> StoredVoice:
+    return there.add(there.voices, lambda identity: StoredVoice(identity, name, kind=VoiceKind.AUDIO_SAMPLE))
+
+
+def test_a_voice_is_found_by_its_id_and_the_newest_by_its_name(tmp_path: Path) -> None:
+    there = store(tmp_path)
+    first, second = named(there, "Änne"), named(there, "änne")
+    assert there.find(first.id) == first
+    assert there.find("ÄNNE") == second
+    assert (there.find(""), there.find("Än")) == (None, None)
+    there.remove(there.voices, second.id)
+    assert there.find("ÄNNE") == first
+
+
+def make(directory: Path, name: str) -> Path:
+    file = directory / "voices" / "made" / "some-model" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"made")
+    return file
+
+
+def test_what_engines_made_of_a_voice_goes_with_it(tmp_path: Path) -> None:
+    there = store(tmp_path)
+    gone, kept = add_voice(there), add_voice(there)
+    files = [make(tmp_path, f"{gone.id}.safetensors"), make(tmp_path, f"{gone.id}.json")]
+    other = make(tmp_path, f"{kept.id}.safetensors")
+    there.remove(there.voices, gone.id)
+    assert [file.exists() for file in files] == [False, False]
+    assert other.exists()
+
+
+def test_what_was_made_of_voices_that_are_gone_is_removed_at_the_start(tmp_path: Path) -> None:
+    there = store(tmp_path)
+    kept = add_voice(there)
+    left = [make(tmp_path, "voice_of_nobody.safetensors"), make(tmp_path, f".{kept.id}.safetensors.17")]
+    made = make(tmp_path, f"{kept.id}.safetensors")
+    store(tmp_path)
+    assert [file.exists() for file in left] == [False, False]
+    assert made.exists()

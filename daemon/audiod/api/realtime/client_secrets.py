@@ -60,7 +60,7 @@ async def create(request: web.Request) -> web.Response:
     return json_answer(ClientSecret(value, expires_at, session))
 
 
-def parse(body: bytes) -> ClientSecretRequest:
+def parse(body: bytes | bytearray) -> ClientSecretRequest:
     """The checked body; an empty one asks for nothing in particular. Raises BadRequest naming the field."""
     try:
         return _decoder.decode(body or b"{}")
