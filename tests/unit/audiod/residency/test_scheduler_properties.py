@@ -305,7 +305,7 @@ class Trace:
         self.profiles[number] = dataclasses.replace(
             self.profiles[number], footprint=footprint, staged_bytes=staged_bytes
         )
-        self.feed(Reconfigured(self.profiles, self.limits))
+        self.feed(Reconfigured(tuple(self.profiles), self.limits))
 
     def finish(self) -> None:
         """No new work: everything succeeds, leases end, and time passes until nobody waits."""

@@ -315,7 +315,7 @@ def test_a_smaller_budget_stages_a_model_that_was_there_as_a_whole() -> None:
     running = world.ask("a", 10.0)
     world.run(until=world.now + 1.0)
     small = Limits(devices={"cuda:0": 3 * GIB}, host_bytes=16 * GIB)
-    world.feed(Reconfigured([staged("a", 2500)], small))
+    world.feed(Reconfigured((staged("a", 2500),), small))
     request = world.ask("a", 1.0)
     world.run()
     assert world.done[running] < world.granted[request], "who is served is served to the end"
@@ -331,7 +331,7 @@ def test_a_park_that_was_asked_for_is_done_before_the_model_begins_anew() -> Non
     world.ask("a", 10.0)
     world.run(until=world.now + 1.0)
     world.feed(ParkAsked(operation := next(world.numbers), "a"))
-    world.feed(Reconfigured([staged("a", 2000)], limits()))
+    world.feed(Reconfigured((staged("a", 2000),), limits()))
     world.run()
     assert world.finished[operation] is None
     assert world.model("a").state is S.UNLOADED
@@ -346,7 +346,7 @@ def test_a_load_that_is_asked_for_meanwhile_ends_with_the_new_processes() -> Non
     ready(world, "a")
     world.ask("a", 10.0)
     world.run(until=world.now + 1.0)
-    world.feed(Reconfigured([staged("a", 2000)], limits()))
+    world.feed(Reconfigured((staged("a", 2000),), limits()))
     world.feed(LoadAsked(operation := next(world.numbers), "a"))
     world.run()
     assert world.finished[operation] is None
