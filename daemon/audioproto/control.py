@@ -219,6 +219,8 @@ class Needs(msgspec.Struct, frozen=True):
     """From parked to ready, the last time; 0 while not known."""
     service_s: float = 0.0
     """A request's time at the engine, on the average."""
+    staged_bytes: int = 0
+    """Set aside on the device for a model that has only what it needs at a time there; 0 where all of it is."""
 
 
 class ModelStatus(msgspec.Struct, frozen=True):

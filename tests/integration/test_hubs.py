@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from audiod import durable
 from audiod.models import catalogue, hubs, install
-from audiod.models.catalogue import ModelEntry
+from audiod.models.catalogue import HubSource, ModelEntry, ModelScopeSource
 from audiod.models.install import Places
 from audiod.runtimes import build
+from audiod.units import ByteSize
 from audioproto.errors import BadRequest, InstallFailed, NotFound
+from audioworker.indextts import checkpoint
 from file_systems import file_system
 from model_hub import COMMIT, Hub, sha256
 
@@ -451,6 +455,35 @@ def test_an_operators_directory_of_the_same_layout_will_do(tmp_path: Path) -> No
         (offline / name).write_bytes(whole)
     (offline / "hf_cache/codec.safetensors").unlink()
     assert install.missing(entry, host.places) == f"codec in {offline}"
+
+
+SHIPPED = Path(__file__).parents[2] / "etc/models.d"
+
+
+def test_every_file_that_indextts_reads_is_pulled_from_one_hub_or_the_other(tmp_path: Path, hub: Hub) -> None:
+    """The entry as it is shipped, but for hashes and commits, with files of a few bytes at hubs of our own."""
+    text = re.sub(r'"[0-9a-f]{64}"', '""', (SHIPPED / "indextts-2.toml").read_text())
+    text = re.sub(r'^revision = "[0-9a-f]{40}"', f'revision = "{COMMIT}"', text, flags=re.M)
+    entry = catalogue.parse(text.replace('runtime = "indextts"', 'runtime = "tiny"'), "indextts-2.toml")
+    entry = msgspec.structs.replace(
+        entry, weights=[msgspec.structs.replace(part, disk_bytes=ByteSize(1000)) for part in entry.weights]
+    )
+    for kind, bases, scopes in ((HubSource, (hub,), ()), (ModelScopeSource, (), (hub,))):
+        hub.files = {
+            source.repo: {
+                source.origin(path): tensors(b"1234") if path.endswith(".safetensors") else path.encode()
+                for path in source.files
+            }
+            for part in entry.weights
+            for source in part.sources
+            if isinstance(source, kind)
+        }
+        (tmp_path / kind.__name__).mkdir()
+        host = Host(tmp_path / kind.__name__, *bases, scopes=scopes)
+        directory = host.install(entry)
+        assert [file for file in checkpoint._FILES if not (directory / file).is_file()] == []
+        assert (directory / "hf_cache/bigvgan/config.json").read_bytes() == b"hf_cache/bigvgan/config.json"
+        assert host.lines[0].startswith("licence: bilibili Model Use License Agreement")
 
 
 # --- verify, remove ------------------------------------------------------------------------------------------------

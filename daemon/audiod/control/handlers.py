@@ -225,7 +225,14 @@ class Control:
             entries=services.library.entries,
             limits=scheduler.limits,
             residents={
-                m.model: Resident(m.state, m.reason, m.device, m.footprint.ready_bytes, m.footprint.parked_bytes)
+                m.model: Resident(
+                    m.state,
+                    m.reason,
+                    m.device,
+                    m.footprint.ready_bytes,
+                    m.footprint.parked_bytes,
+                    m.profile.staged_bytes > 0,
+                )
                 for m in scheduler.models.values()
             },
             reserved_bytes=scheduler.placement.reserved(devices.CPU),
@@ -302,6 +309,7 @@ class Control:
                 footprint.start_s,
                 footprint.load_s,
                 footprint.service_s,
+                state.profile.staged_bytes,
             ),
             log=processes.last_log if processes and state.state is Residency.FAILED else [],
             work=msgspec.structs.replace(work, worked_s=work.worked_s + running_s),
