@@ -45,6 +45,12 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     voices: Annotated[
         Union[list[ModelVoice], UnsetType], Meta(description="The voices that a speech model has of its own.")
     ] = UNSET
+    clones: Annotated[
+        Union[bool, UnsetType], Meta(description="Whether a speech model speaks with stored voices and recordings.")
+    ] = UNSET
+    emotions: Annotated[Union[bool, UnsetType], Meta(description="Whether a speech model can be told an emotion.")] = (
+        UNSET
+    )
 
 
 class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
@@ -80,6 +86,8 @@ def _describe(services: Services, name: str) -> Model:
         root=entry.id,
         aliases=services.library.aliases_of(entry.id) if name == entry.id else [],
         voices=_voices(entry) if entry.task is Task.SPEAK else UNSET,
+        clones=entry.clones if entry.task is Task.SPEAK else UNSET,
+        emotions=entry.emotions if entry.task is Task.SPEAK else UNSET,
     )
 
 
