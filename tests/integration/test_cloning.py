@@ -160,7 +160,15 @@ def test_a_recording_may_be_as_large_as_a_stored_one_and_no_larger(daemon: Daemo
     assert refused(daemon, voice=data_url(larger * 3))[:2] == (413, "upload_too_large")
 
 
-def test_what_recordings_take_is_given_back(daemon: Daemon) -> None:
+def test_what_recordings_take_is_counted_and_given_back(daemon: Daemon, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        speaking = threads.submit(spoken, daemon, f"read {gate}\nHello.", emotion={"audio": in_base64(tone(880))})
+        until(lambda: leases(daemon, MODEL) == 1)
+        assert held_bytes(daemon) == 2 * 2 * 48_000 * 2, "two of 2 s, decoded"
+        gate.open()
+        assert speaking.result(60)["text"] == "Hello."
+    until(lambda: held_bytes(daemon) == 0)
     spoken(daemon, emotion={"audio": in_base64(tone(880))})
     refused(daemon, voice=data_url(b"nothing of the kind" * 100_000))
     until(lambda: held_bytes(daemon) == 0)

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+import imitations
 import realtime
 from daemons import AUDIO, TOP, Daemon, form, running, say, transcribe
 from scraping import Prometheus, program, scraping, until
@@ -121,6 +122,7 @@ def spend(daemon: Daemon) -> None:
     assert say(daemon, model="hibari", response_format="mp3")[0] == 200
     assert say(daemon, speed=9)[0] == 400
     assert say(daemon, model="nonesuch")[0] == 404
+    assert imitations.speak(daemon, voice=imitations.data_url(imitations.tone(440)))[0] == 200
     assert daemon.get("/nonesuch")[0] == 404
     assert daemon.ctl("load", "whisper-base").returncode == 0
     leave(daemon)
@@ -139,13 +141,13 @@ def spend(daemon: Daemon) -> None:
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Iterator[Day]:
+def day(tmp_path_factory: pytest.TempPathFactory, state_dir: Path, engines_made: Path) -> Iterator[Day]:
     """Room for one model at a time; the same twice, because the first of anything shows no rate."""
     if program("prometheus") is None:
         pytest.skip("no Prometheus here: scripts/setup-system prometheus")
     settings = '[residency]\nbudget = "310MiB"\nmax_switch_wait = "0s"\n'
     with contextlib.ExitStack() as stack:
-        daemon = stack.enter_context(running(tmp_path_factory.mktemp("daemon"), state_dir, settings))
+        daemon = stack.enter_context(running(tmp_path_factory.mktemp("daemon"), state_dir, settings, engines_made))
         prometheus = stack.enter_context(scraping(tmp_path_factory.mktemp("prometheus"), daemon.url))
         start = prometheus.catch_up()
         for _ in range(2):

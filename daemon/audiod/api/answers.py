@@ -29,11 +29,21 @@ class Streamed(web.StreamResponse):
     def __init__(self, request: web.Request, content_type: str) -> None:
         super().__init__(headers={"Content-Type": content_type})
         self._answered = request
+        self._is_timed = False
 
-    async def put(self, piece: bytes) -> None:
-        """Send `piece`. Raises ConnectionAbortedError where the client takes nothing for `server.answer_stall`."""
+    async def put(self, piece: bytes, *, is_progress: bool = False) -> None:
+        """Send `piece`, of the answer itself or, with `is_progress`, about the work on it.
+
+        Raises ConnectionAbortedError where the client takes nothing for `server.answer_stall`.
+        """
+        request = self._answered
         if not self.prepared:
-            await self._begin()
+            request[BEGUN] = self
+            await self.prepare(request)
+        if not (self._is_timed or is_progress):
+            self._is_timed = True
+            since = time.monotonic() - request[STARTED]
+            request.app[SERVICES].metrics.observe_first_byte(request.get(MODEL, ""), since)
         async with self._patience():
             await self.write(piece)
 
@@ -41,13 +51,6 @@ class Streamed(web.StreamResponse):
         """No more is coming. Raises what `put` raises."""
         async with self._patience():
             await self.write_eof()
-
-    async def _begin(self) -> None:
-        request = self._answered
-        request[BEGUN] = self
-        await self.prepare(request)
-        since = time.monotonic() - request[STARTED]
-        request.app[SERVICES].metrics.observe_first_byte(request.get(MODEL, ""), since)
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:
@@ -67,9 +70,9 @@ class EventStream(Streamed):
         self.headers["Cache-Control"] = "no-cache"
         self.headers["X-Accel-Buffering"] = "no"  # or nginx would keep the events until it has a page of them
 
-    async def send(self, event: object) -> None:
+    async def send(self, event: object, *, is_progress: bool = False) -> None:
         """`event` is whatever msgspec encodes. Raises what `put` raises."""
-        await self.put(b"data: " + msgspec.json.encode(event) + b"\n\n")
+        await self.put(b"data: " + msgspec.json.encode(event) + b"\n\n", is_progress=is_progress)
 
     async def fail(self, error: AudiodError) -> None:
         """End with `error`, after the events that were already sent. Raises what `put` raises."""

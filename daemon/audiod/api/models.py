@@ -49,6 +49,12 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     licence_notices: Annotated[
         Union[list[LicenceNotice], UnsetType], Meta(description="Terms that are not those of open source.")
     ] = UNSET
+    clones: Annotated[
+        Union[bool, UnsetType], Meta(description="Whether a speech model speaks with stored voices and recordings.")
+    ] = UNSET
+    emotions: Annotated[Union[bool, UnsetType], Meta(description="Whether a speech model can be told an emotion.")] = (
+        UNSET
+    )
 
 
 class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
@@ -86,6 +92,8 @@ def _describe(services: Services, name: str) -> Model:
         voices=_voices(entry) if entry.task is Task.SPEAK else UNSET,
         licence=entry.licence or UNSET,
         licence_notices=list(entry.licence_notices) or UNSET,
+        clones=entry.clones if entry.task is Task.SPEAK else UNSET,
+        emotions=entry.emotions if entry.task is Task.SPEAK else UNSET,
     )
 
 

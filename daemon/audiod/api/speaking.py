@@ -197,7 +197,8 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
     if asked is None and entry.emotions:
         asked, param, instructions = emotions.read_instructions(instructions), "instructions", ""
     emotion = None if asked is None else emotions.read(asked, param)
-    stored = None if any(own.id == voice for own in entry.voices) else services.voices.find(voice)
+    is_own = not voice or any(own.id == voice for own in entry.voices)
+    stored = None if is_own else services.voices.find(voice)
     wanted = Wanted(
         voice=stored or sample,
         emotion=Sample(asked.audio, param) if asked is not None and asked.audio else None,

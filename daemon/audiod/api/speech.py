@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from audiod.api import bodies
+from audiod.api import bodies, recordings
 from audiod.api.answers import EventStream, Streamed
 from audiod.api.demand import with_second_try
 from audiod.api.recordings import RECORDING_BYTES
@@ -106,7 +106,10 @@ async def speak(request: web.Request) -> web.StreamResponse:
     async with AsyncExitStack() as stack:
         with services.audio_memory.hold() as held:
             request[STAGE] = "uploading"
-            asked = parse(await bodies.read_json_body(request, services.config.server, BODY_BYTES, held))
+            with recordings.naming(""):
+                body = await bodies.read_json_body(request, services.config.server, BODY_BYTES, held)
+            asked = parse(body)
+            del body
             request[STAGE] = ""
             speech = choose(services, asked, asked.input, asked.input, asked.response_format or SpeechFormat.MP3)
             request[MODEL] = speech.model
@@ -154,7 +157,10 @@ async def _send_events(
 ) -> EventStream:
     answer = EventStream(request)
     while piece := await spool.read():
-        await answer.send(AudioDelta(piece) if isinstance(piece, bytes) else piece)
+        if isinstance(piece, bytes):
+            await answer.send(AudioDelta(piece))
+        else:
+            await answer.send(piece, is_progress=True)
     await answer.send(AudioDone(usage(asked, (await speaking).audio_s)))
     await answer.finish()
     return answer

@@ -135,3 +135,46 @@ def test_an_aligner_that_is_not_installed_is_named_with_what_installs_it(entries
     assert refused.value.hint == "audioctl models pull qwen3-forced-aligner-0.6b"
     with pytest.raises(UnsupportedTask):
         library(entries).transcriber("qwen3-forced-aligner-0.6b")
+
+
+# --- models that only imitate -----------------------------------------------------------------------------------------
+
+ALIAS = {"tts": ["imitator", "hibari"], "tts-2": ["hibari", "imitator"]}
+
+
+def with_imitator(entries: dict[str, ModelEntry], *names: str) -> Library:
+    """A first model without a voice of its own; `names` are stored ones'."""
+    hibari = entries["hibari"]
+    imitator = msgspec.structs.replace(
+        hibari, id="imitator", voices=[], voice_aliases={}, default_voice="", clones=True, emotions=True
+    )
+    stored = dict.fromkeys(names, VoiceKind.AUDIO_SAMPLE)
+    return Library({"imitator": imitator, "hibari": hibari}, ALIAS, lambda entry: "", stored.get)
+
+
+def test_a_name_that_anybody_has_is_spoken_by_whoever_has_a_voice_of_its_own(entries: dict[str, ModelEntry]) -> None:
+    for voice in ("", "alloy"):
+        assert with_imitator(entries).speaker("tts", voice, "Hello.")[0].id == "hibari"
+    assert with_imitator(entries, "alloy").speaker("tts", "alloy", "Hello.")[0].id == "imitator"
+    assert with_imitator(entries, "alloy").speaker("tts-2", "alloy", "Hello.")[0].id == "hibari"
+    entry, voice = with_imitator(entries, "anna").speaker("tts-2", "anna", "Hello.")
+    assert (entry.id, voice) == ("imitator", "anna")
+
+
+def test_a_model_without_a_voice_says_how_to_give_it_one(entries: dict[str, ModelEntry]) -> None:
+    for voice in ("", "alloy", "anna"):
+        with pytest.raises(VoiceNotFound) as refused:
+            with_imitator(entries).speaker("imitator", voice, "Hello.")
+        assert refused.value.hint.startswith("audioctl voices add")
+
+
+def test_a_recording_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
+    assert with_imitator(entries).imitator("tts-2", "Hello.").id == "imitator"
+    with pytest.raises(VoiceNotSpoken, match="can: imitator"):
+        with_imitator(entries).imitator("hibari", "Hello.")
+
+
+def test_an_emotion_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
+    there = with_imitator(entries, "alloy")
+    assert there.speaker("tts-2", "alloy", "Hello.", emotion=True)[0].id == "imitator"
+    assert there.speaker("tts-2", "alloy", "Hello.")[0].id == "hibari"
