@@ -1,4 +1,5 @@
-"""What scripts/bench measures of Qwen3-ASR inside a runtime. Run by the runtime's Python; prints one line of JSON.
+"""What scripts/bench measures of Qwen3-ASR, and of any engine's coming up, inside a runtime. Run by the runtime's Python;
+prints one line of JSON.
 
     bench_qwen.py up ENGINE DIRECTORY                     import, reading and loading: seconds and memory
     bench_qwen.py calls ENGINE SCRIPTED NOISE COUNT       the engine and its library on the same call, in turns
@@ -42,9 +43,8 @@ def made(
     from audioworker import engine
 
     cores = len(os.sched_getaffinity(0))
-    spec = EngineSpec(
-        name, "bench", directory, device, cores, max_batch, max_batch, options={"dtype": dtype, "vad": vad}
-    )
+    options = {"dtype": dtype} | ({"vad": vad} if name.startswith("qwen_asr") else {})
+    spec = EngineSpec(name, "bench", directory, device, cores, max_batch, max_batch, options=options)
     return engine.find(name)(spec)
 
 

@@ -156,6 +156,23 @@ def tiny_qwen(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="session")
+def tiny_indextts(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of tiny checkpoints of IndexTTS2: `tiny` speaks half a second for each part, `endless` for ever."""
+    directory = tmp_path_factory.mktemp("indextts")
+    script = TOP / "tests/tiny/indextts2.py"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP / "daemon"), "HF_HUB_OFFLINE": "1"}
+    made = subprocess.run(
+        [str(runtime_python("indextts2")), str(script), str(directory), '{"tiny": {}, "endless": {"codes": -1}}'],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert made.returncode == 0, made.stdout
+    return directory
+
+
+@pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a libnvidia-ml.so.1 that is built for the tests."""
     directory = tmp_path_factory.mktemp("nvml")

@@ -140,8 +140,9 @@ class Hub:
         response = web.StreamResponse(status=206 if wanted else 200, headers=headers)
         await response.prepare(request)
         end = min(len(data), start + self.cut.pop(path, len(data)))
-        for begin in range(start, end, 1000):
-            await response.write(data[begin : min(begin + 1000, end)])
+        block = 1000 if self.pause_s else 256 * 1024
+        for begin in range(start, end, block):
+            await response.write(data[begin : min(begin + block, end)])
             if self.pause_s:
                 await asyncio.sleep(self.pause_s)
         if end < len(data) and request.transport is not None:

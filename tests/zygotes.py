@@ -33,6 +33,7 @@ from audioproto.worker import (
     Passage,
     Pause,
     Paused,
+    Phase,
     Prepared,
     Progress,
     Ready,
@@ -97,6 +98,13 @@ class Worker:
         self._send_with(samples, Transcribe(self._jobs, samples.size, **fields))  # type: ignore[arg-type]
         return self._jobs
 
+    def begin_speaking(self, text: str, samples: Samples, **fields: object) -> int:
+        """Start to speak `text`, sending `samples` along, which recordings among `fields` refer to."""
+        self._jobs += 1
+        self._brought[self._jobs] = []
+        self._send_with(samples, Synthesize(self._jobs, text, **fields))  # type: ignore[arg-type]
+        return self._jobs
+
     def begin_align(self, samples: Samples, passages: list[Passage], language: str = "") -> int:
         self._jobs += 1
         self._brought[self._jobs] = []
@@ -137,7 +145,7 @@ class Worker:
         """The next message of the job, waiting for it."""
         while not self._brought[job]:
             message = self._peer.receive()
-            assert isinstance(message, Segment | Delta | AudioStart | AudioChunk | Paused | Done | Failed)
+            assert isinstance(message, Segment | Delta | AudioStart | AudioChunk | Phase | Paused | Done | Failed)
             self._brought[message.job].append(message)
         return self._brought[job].pop(0)
 
@@ -184,6 +192,7 @@ class Zygote:
     def __init__(self, python: Path, spec: EngineSpec, cache: Path, code: Path = TOP / "daemon") -> None:
         ours, theirs = socket.socketpair()
         launch = Launch(python, code, cache, spec)
+        self.spec = spec
         self.log = cache.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

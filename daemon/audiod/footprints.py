@@ -33,9 +33,10 @@ _LARGEST_FILE_BYTES = 16 * 2**20
 """Ten thousand models. What is larger is not our file."""
 
 _NO_MATTER = {
-    "id", "task", "description", "licence", "languages", "translates", "logprobs", "scripts", "voices", "default_voice",
-    "voice_aliases", "embedded", "device", "parked_bytes", "ready_bytes", "memory_limit", "threads", "pinned",
-    "preload", "keep_alive", "park_keep_alive", "max_batch_wait", "clones", "changed",
+    "id", "task", "description", "licence", "licence_notices", "languages", "translates", "logprobs", "scripts",
+    "voices", "default_voice", "voice_aliases", "embedded", "device", "parked_bytes", "ready_bytes", "staged_bytes",
+    "memory_limit", "threads", "pinned", "preload", "keep_alive", "park_keep_alive", "max_batch_wait", "clones",
+    "emotions", "input_characters", "changed",
 }  # fmt: skip
 """Keys of a model's entry that do not change what its processes hold, or that are told apart by other means."""
 
@@ -52,13 +53,15 @@ class _Page(msgspec.Struct, frozen=True):
     footprints: list[_Record]
 
 
-def fingerprint(entry: ModelEntry, runtime: str, cpu_threads: int) -> str:
+def fingerprint(entry: ModelEntry, runtime: str, cpu_threads: int, staged_bytes: int = 0) -> str:
     """What a model's appetite depends on, as configured: engine, weights, options, how much at once, and its runtime.
 
     `runtime` is the digest of its lock file, `cpu_threads` what the model gets, the configured default included.
+    `staged_bytes` is the device memory that it is staged in, 0 where it is not.
     """
     keys = {name: getattr(entry, name) for name in entry.__struct_fields__ if name not in _NO_MATTER}
-    content = msgspec.json.encode([keys, runtime, cpu_threads], enc_hook=repr, order="sorted")
+    staged = [staged_bytes] if staged_bytes else []
+    content = msgspec.json.encode([keys, runtime, cpu_threads, *staged], enc_hook=repr, order="sorted")
     return hashlib.sha256(content).hexdigest()[:16]
 
 

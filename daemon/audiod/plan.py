@@ -6,7 +6,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,14 @@ from audioproto.types import EngineSpec, VoiceKind
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`devices` and `fingerprints` are by model; the latter name what its footprint was learnt under."""
+    """`devices`, `staged_bytes` and `fingerprints` are by model; these name what its footprint was learnt under."""
 
     config: Config
     library: Library
     keys: Keys
     translator: Translator
     devices: dict[str, Device]
+    staged_bytes: dict[str, int]
     fingerprints: dict[str, str]
     profiles: list[Profile]
     limits: Limits
@@ -65,6 +66,8 @@ class Plan:
             max_batch=entry.max_batch,
             max_batch_wait_s=float(entry.max_batch_wait),
             options=entry.options,
+            memory_bytes=self.staged_bytes[model],
+            voices_dir=str(self.config.state_dir / "voices" / "made" / entry.directory_name) if entry.clones else "",
         )
         group = groups.model(entry.directory_name, int(entry.memory_limit)) if groups else None
         return Launch(python, code, self.config.cache_dir, spec, group, device.visible)
@@ -84,15 +87,33 @@ def make(config: Config, keys: Keys, stored: Callable[[str], VoiceKind | None], 
     named = {entry.device or config.residency.device for entry in library.entries.values()}
     found: dict[str, Device] = {name: devices.resolve(name) for name in named}
     placed = {entry.id: found[entry.device or config.residency.device] for entry in library.entries.values()}
-    fingerprints = {entry.id: _fingerprint(entry, config) for entry in library.entries.values()}
-    profiles = [
-        _profile(
-            entry, config, placed[entry.id].name, book.get(entry.id, placed[entry.id].name, fingerprints[entry.id])
-        )
-        for entry in library.entries.values()
-    ]
     bounds = limits(config, {device.name for device in found.values()})
-    return Plan(config, library, keys, translator, placed, fingerprints, profiles, bounds, _audio_memory_bytes(config))
+    on = {model: device.name for model, device in placed.items()}
+    staged = staging(entries.values(), on, bounds.devices)
+    fingerprints = {model: _fingerprint(entry, config, staged[model]) for model, entry in entries.items()}
+    profiles = [
+        _profile(entry, config, on[model], staged[model], book.get(model, on[model], fingerprints[model]))
+        for model, entry in entries.items()
+    ]
+    audio_memory_bytes = _audio_memory_bytes(config)
+    return Plan(config, library, keys, translator, placed, staged, fingerprints, profiles, bounds, audio_memory_bytes)
+
+
+def staging(entries: Iterable[ModelEntry], on: Mapping[str, str], budgets: Mapping[str, int]) -> dict[str, int]:
+    """Device memory that each model is staged in, by model; 0 where it is not staged.
+
+    `on` is the device of each model, `budgets` are the devices'. One that has room as a whole, beside what is pinned
+    there, is never staged. Else it is if it can be, and then it gets its least and not all that there is: so it is
+    loaded sooner, and others may stay. By what entries say, and not by what was learnt, lest it change by itself.
+    """
+    entries = list(entries)
+    pinned = {entry.id: int(entry.staged_bytes or entry.ready_bytes) for entry in entries if entry.pinned}
+
+    def room_bytes(entry: ModelEntry) -> int:
+        beside = sum(held for model, held in pinned.items() if model != entry.id and on[model] == on[entry.id])
+        return budgets[on[entry.id]] - beside
+
+    return {entry.id: 0 if entry.ready_bytes <= room_bytes(entry) else int(entry.staged_bytes) for entry in entries}
 
 
 def _audio_memory_bytes(config: Config) -> int:
@@ -126,22 +147,23 @@ def limits(config: Config, names: set[str]) -> Limits:
     )
 
 
-def _profile(entry: ModelEntry, config: Config, device: str, learnt: Footprint | None) -> Profile:
+def _profile(entry: ModelEntry, config: Config, device: str, staged_bytes: int, learnt: Footprint | None) -> Profile:
     residency = config.residency
     return Profile(
         model=entry.id,
-        footprint=learnt or Footprint(int(entry.ready_bytes), int(entry.parked_bytes)),
+        footprint=learnt or Footprint(staged_bytes or int(entry.ready_bytes), int(entry.parked_bytes)),
         device=device,
         keep_alive_s=float(residency.keep_alive if entry.keep_alive is None else entry.keep_alive),
         park_keep_alive_s=float(residency.park_keep_alive if entry.park_keep_alive is None else entry.park_keep_alive),
         pinned=entry.pinned,
         concurrency=entry.concurrency,
+        staged_bytes=staged_bytes,
     )
 
 
-def _fingerprint(entry: ModelEntry, config: Config) -> str:
+def _fingerprint(entry: ModelEntry, config: Config, staged_bytes: int) -> str:
     lock = lockfile.read(config.places.locks_dir, f"runtime-{entry.runtime}")
-    return fingerprint(entry, lock.digest if lock else "", _threads(entry, config))
+    return fingerprint(entry, lock.digest if lock else "", _threads(entry, config), staged_bytes)
 
 
 def _threads(entry: ModelEntry, config: Config) -> int:

@@ -51,6 +51,7 @@ def _runtime_info(name: str, models: list[str], places: Places) -> RuntimeInfo:
         path=str(built.directory) if built else "",
         disk_bytes=build.disk_bytes(built.directory) if built else 0,
         download_bytes=0 if built else lock.download_bytes + (torch.download_bytes if torch else 0),
+        licence=lock.licence,
     )
 
 
@@ -75,6 +76,7 @@ def _model_info(entry: ModelEntry, library: Library, places: Places) -> ModelInf
         hint=install.remedy(entry, missing) if missing else "",
         download_bytes=install.download_bytes(entry, places),
         path=str(directory) if directory.is_dir() else "",
+        licence_notices=list(entry.licence_notices),
     )
 
 

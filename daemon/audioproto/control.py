@@ -27,7 +27,7 @@ import msgspec
 
 from audioproto.diagnosis import Finding
 from audioproto.errors import ErrorBody
-from audioproto.types import Residency, Task, Voice
+from audioproto.types import LicenceNotice, Residency, Task, Voice
 
 DEFAULT_SOCKET = "/run/audiod/control.sock"
 
@@ -219,6 +219,8 @@ class Needs(msgspec.Struct, frozen=True):
     """From parked to ready, the last time; 0 while not known."""
     service_s: float = 0.0
     """A request's time at the engine, on the average."""
+    staged_bytes: int = 0
+    """Set aside on the device for a model that has only what it needs at a time there; 0 where all of it is."""
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -325,6 +327,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     download_bytes: int = 0
     path: str = ""
     """The directory of its files; empty where there are none, or they are in its runtime."""
+    licence_notices: list[LicenceNotice] = []
+    """Of terms that are not those of open source."""
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -349,6 +353,8 @@ class RuntimeInfo(msgspec.Struct, frozen=True):
     path: str = ""
     disk_bytes: int = 0
     download_bytes: int = 0
+    licence: str = ""
+    """Terms of a library in it that are not those of open source."""
 
 
 class RuntimeList(msgspec.Struct, frozen=True):

@@ -102,6 +102,22 @@ class VoiceKind(StrEnum):
     """From a description in words."""
 
 
+class LicenceNotice(msgspec.Struct, frozen=True):
+    """Terms of a model, or of a part of it, that are not those of open source.
+
+    `licence` is an SPDX identifier, `text` says in a few sentences who may use it for what, `url` has all of it.
+    """
+
+    licence: str
+    name: str
+    text: str
+    url: str
+
+    @property
+    def line(self) -> str:
+        return f"{self.name} ({self.licence}): {self.text} {self.url}"
+
+
 class EngineSpec(msgspec.Struct, frozen=True):
     """What an engine needs to know to come up; made by the daemon from the model's entry.
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from audiod import durable
 from audiod.models import catalogue, hubs, install
-from audiod.models.catalogue import ModelEntry
+from audiod.models.catalogue import HubSource, ModelEntry, ModelScopeSource
 from audiod.models.install import Places
 from audiod.runtimes import build
+from audiod.units import ByteSize
 from audioproto.errors import BadRequest, InstallFailed, NotFound
+from audioworker.indextts import checkpoint
 from file_systems import file_system
 from model_hub import COMMIT, Hub, sha256
 
@@ -316,6 +320,170 @@ def test_a_disk_that_fills_up_is_not_left_full(tmp_path: Path, hub: Hub) -> None
             host.install(model(disk="1kB"))
         assert [path.name for path in host.places.models_dir.iterdir()] == [".m.lock"]
     assert failed.value.hint.startswith("df -h")
+
+
+# --- a model of several repositories ---------------------------------------------------------------------------------
+
+CODEC, VOICES = tensors(os.urandom(50_000)), os.urandom(4000)
+PARTS = """
+[[weights]]
+name = "language"
+disk_bytes = "1MB"
+[[weights.sources]]
+kind = "hub"
+repo = "owner/name"
+revision = "{commit}"
+files."model.safetensors" = "{weights}"
+files."config.json" = ""
+
+[[weights]]
+name = "codec"
+disk_bytes = "1MB"
+[[weights.sources]]
+kind = "hub"
+repo = "other/codecs"
+revision = "{commit}"
+files."hf_cache/codec.safetensors" = "{codec}"
+files."hf_cache/codec/config.json" = ""
+paths."hf_cache/codec.safetensors" = "semantic/model.safetensors"
+paths."hf_cache/codec/config.json" = "config.json"
+[[weights.sources]]
+kind = "modelscope"
+repo = "other/codecs"
+revision = "master"
+[[weights.sources]]
+kind = "modelscope"
+repo = "third/codec"
+revision = "master"
+paths."hf_cache/codec.safetensors" = "codec.safetensors"
+paths."hf_cache/codec/config.json" = "c.json"
+"""
+LAYOUT = {
+    CONFIG: FILES[CONFIG],
+    MODEL: WEIGHTS,
+    "hf_cache/codec.safetensors": CODEC,
+    "hf_cache/codec/config.json": b"{}",
+}
+
+
+def composed(more: str = "") -> ModelEntry:
+    text = 'id = "m"\nengine = "e"\nruntime = "tiny"\ntask = "speak"\n' + more
+    return catalogue.parse(text + PARTS.format(commit=COMMIT, weights=sha256(WEIGHTS), codec=sha256(CODEC)), "m")
+
+
+@pytest.fixture
+def codecs(hub: Hub) -> dict[str, bytes]:
+    """The second repository, whose files have other names than in the model's directory."""
+    hub.files["other/codecs"] = {"semantic/model.safetensors": CODEC, "config.json": b"{}", "huge.bin": VOICES}
+    return hub.files["other/codecs"]
+
+
+def test_a_models_parts_come_from_several_repositories_to_where_they_belong(
+    tmp_path: Path, hub: Hub, codecs: dict[str, bytes]
+) -> None:
+    host = Host(tmp_path, hub)
+    directory = host.install(composed())
+    there = {str(file.relative_to(directory)): file for file in directory.rglob("*") if file.is_file()}
+    assert {path: file.read_bytes() for path, file in there.items() if path != durable.STAMP} == LAYOUT
+    assert hub.downloads("huge.bin") == []
+    install.verify(composed(), host.places, host.lines.append)
+    assert host.said("hf_cache/codec.safetensors: as it was pinned")
+    (directory / "hf_cache/codec.safetensors").write_bytes(CODEC[:-1] + b"?")
+    with pytest.raises(InstallFailed, match=r"1 files of m in .*\n  hf_cache/codec\.safetensors: SHA-256 is"):
+        install.verify(composed(), host.places, host.lines.append)
+
+
+def test_a_renamed_file_goes_on_where_it_was_cut(tmp_path: Path, hub: Hub, codecs: dict[str, bytes]) -> None:
+    hub.cut["semantic/model.safetensors"] = 20_000
+    Host(tmp_path, hub).install(composed())
+    assert hub.downloads("semantic/model.safetensors") == ["", "bytes=20000-"]
+
+
+def test_another_hub_may_have_them_by_the_same_names_or_by_names_of_its_own(
+    tmp_path: Path, hub: Hub, mirror: Hub, codecs: dict[str, bytes]
+) -> None:
+    same = hub.files.pop("other/codecs")
+    host = Host(tmp_path, hub, scopes=(mirror,))
+    for repository, files in (("other/codecs", same), ("third/codec", {"codec.safetensors": CODEC, "c.json": b"{}"})):
+        mirror.files = {repository: files}
+        directory = host.install(composed())
+        assert {path: (directory / path).read_bytes() for path in LAYOUT} == LAYOUT
+        assert install.installed_from(composed(), host.places)["codec"] == f"modelscope {repository}@master"
+        install.remove(composed(), host.places, host.lines.append)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"semantic/model.safetensors": CODEC[:-1] + b"?"},
+            "semantic/model.safetensors is not the file that is pinned",
+        ),
+        ({"semantic/model.safetensors": None}, "other/codecs has no semantic/model.safetensors at"),
+    ],
+)
+def test_the_part_that_is_missing_is_named_and_the_others_stay(
+    tmp_path: Path, hub: Hub, codecs: dict[str, bytes], change: dict[str, bytes | None], reason: str
+) -> None:
+    for path, data in change.items():
+        del codecs[path]
+        codecs |= {path: data} if data else {}
+    host = Host(tmp_path, hub)
+    with pytest.raises(InstallFailed, match="no source gave codec:") as failed:
+        host.install(composed())
+    assert reason in failed.value.message
+    assert "language" not in failed.value.message
+    assert install.missing(composed(), host.places) == "codec"
+    codecs["semantic/model.safetensors"] = CODEC
+    host.install(composed())
+    assert hub.downloads(MODEL) == [""], "what was whole is not fetched again"
+
+
+def test_an_operators_directory_of_the_same_layout_will_do(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    offline = tmp_path / "offline"
+    for path, data in LAYOUT.items():
+        (offline / path).parent.mkdir(parents=True, exist_ok=True)
+        (offline / path).write_bytes(data)
+    entry = composed(f'path = "{offline}"\n')
+    assert host.install(entry) == offline
+    install.verify(entry, host.places, host.lines.append)
+    for name, lacking in (("hf_cache/codec.safetensors", "the rest of"), (CONFIG, "the rest of")):
+        whole = (offline / name).read_bytes()
+        (offline / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        assert install.missing(entry, host.places) == f"{lacking} {offline / name}"
+        (offline / name).write_bytes(whole)
+    (offline / "hf_cache/codec.safetensors").unlink()
+    assert install.missing(entry, host.places) == f"codec in {offline}"
+
+
+SHIPPED = Path(__file__).parents[2] / "etc/models.d"
+
+
+def test_every_file_that_indextts_reads_is_pulled_from_one_hub_or_the_other(tmp_path: Path, hub: Hub) -> None:
+    """The entry as it is shipped, but for hashes and commits, with files of a few bytes at hubs of our own."""
+    text = re.sub(r'"[0-9a-f]{64}"', '""', (SHIPPED / "indextts-2.toml").read_text())
+    text = re.sub(r'^revision = "[0-9a-f]{40}"', f'revision = "{COMMIT}"', text, flags=re.M)
+    entry = catalogue.parse(text.replace('runtime = "indextts"', 'runtime = "tiny"'), "indextts-2.toml")
+    entry = msgspec.structs.replace(
+        entry, weights=[msgspec.structs.replace(part, disk_bytes=ByteSize(1000)) for part in entry.weights]
+    )
+    for kind, bases, scopes in ((HubSource, (hub,), ()), (ModelScopeSource, (), (hub,))):
+        hub.files = {
+            source.repo: {
+                source.origin(path): tensors(b"1234") if path.endswith(".safetensors") else path.encode()
+                for path in source.files
+            }
+            for part in entry.weights
+            for source in part.sources
+            if isinstance(source, kind)
+        }
+        (tmp_path / kind.__name__).mkdir()
+        host = Host(tmp_path / kind.__name__, *bases, scopes=scopes)
+        directory = host.install(entry)
+        assert [file for file in checkpoint._FILES if not (directory / file).is_file()] == []
+        assert (directory / "hf_cache/bigvgan/config.json").read_bytes() == b"hf_cache/bigvgan/config.json"
+        assert host.lines[0].startswith("licence: bilibili Model Use License Agreement")
 
 
 # --- verify, remove ------------------------------------------------------------------------------------------------

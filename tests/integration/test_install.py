@@ -512,6 +512,14 @@ def test_a_library_that_prints_and_warns_when_it_is_imported_and_left_is_tried_a
     assert host.build("noisy").exists()
 
 
+def test_the_terms_of_a_library_are_told_before_it_is_fetched(host: Host) -> None:
+    terms = "# licence: LicenseRef-Own: for friends,\n# licence: and theirs.\n"
+    host.lock("runtime-own", terms, host.wheel("libown", {"libown.py": b""}))
+    host.build("own")
+    said = [line for line in host.lines if line.startswith("runtime own: ")]
+    assert said[0] == "runtime own: licence: LicenseRef-Own: for friends, and theirs."
+
+
 def test_a_changed_lock_is_a_new_runtime_and_the_old_one_goes_when_it_is_ready(host: Host) -> None:
     host.runtime("tiny-turbo")
     old, namesake = host.build(), host.build("tiny-turbo")

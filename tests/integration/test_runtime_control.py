@@ -46,6 +46,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, state_dir: Path) -> Path
 
 
 WEIGHTS = bytes(range(256)) * 100
+TERMS = "By-NC (CC-BY-NC-4.0): Not for money. https://example.org/terms"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, own_state: Path, hub: Hub) 
         '[[weights]]\nname = "weights"\ndisk_bytes = "25kB"\n'
         f'[[weights.sources]]\nkind = "hub"\nrepo = "owner/name"\nrevision = "{COMMIT}"\n'
         f'files."model.bin" = "{sha256(WEIGHTS)}"\n'
+        "[[licence_notices]]\n"
+        'licence = "CC-BY-NC-4.0"\nname = "By-NC"\ntext = "Not for money."\nurl = "https://example.org/terms"\n'
     )
     daemon.start()
     try:
@@ -130,6 +133,13 @@ def test_a_model_is_pulled_from_the_mirror_that_answers_and_its_damage_is_found(
     lines = [json.loads(line) for line in pulled.stdout.splitlines()]
     assert lines[-1] == {"model": "remote", "message": "remote is installed", "done": True}
     said = "\n".join(line["message"] for line in lines)
+    assert said.index(TERMS) < said.index("downloading model.bin")
+    assert f"pull of remote: licence: {TERMS}" in daemon.log.read_text()
+    listed = daemon.ctl("models").stdout
+    assert "remote is not open source:\n  By-NC: https://example.org/terms" in listed
+    _, answer = daemon.get("/v1/models/remote")
+    (notice,) = json.loads(answer)["licence_notices"]
+    assert (notice["licence"], notice["text"]) == ("CC-BY-NC-4.0", "Not for money.")
     assert "not from http://127.0.0.1:9: " in said
     assert f"files came from {hub.url}" in said
     assert daemon.ctl("models", "verify", "remote").stdout.splitlines()[-1] == "remote is as it should be"

@@ -98,7 +98,7 @@ def _paths(names: list[str], client: Client, out: Output) -> int:
 
 
 def render(models: list[ModelInfo], out: Output) -> list[str]:
-    """The table, and below it how to get what is not installed."""
+    """The table, and below it how to get what is not installed, and terms that are not those of open source."""
     lines = out.table(COLUMNS, [_row(model) for model in models])
     for model in models:
         if not model.installed:
@@ -106,6 +106,10 @@ def render(models: list[ModelInfo], out: Output) -> list[str]:
             download = f", {size(model.download_bytes)} to fetch" if model.download_bytes else ""
             fix = clean(model.hint or f"audioctl models pull {model.model}")
             lines += ["", f"{clean(model.model)} {lacking}{download}", f"  try: {fix}"]
+    for model in models:
+        if model.licence_notices:
+            lines += ["", f"{clean(model.model)} is not open source:"]
+            lines += [f"  {clean(notice.name)}: {clean(notice.url)}" for notice in model.licence_notices]
     return lines
 
 

@@ -102,6 +102,12 @@ def render(status: Status, out: Output) -> list[str]:
         for model in status.models
         if model.estimate_s is not None
     ]
+    lines += [
+        f"{clean(model.model)} is staged: {size(model.needs.staged_bytes)} of {clean(model.device)} are set aside for "
+        "what it needs there at a time"
+        for model in status.models
+        if model.needs.staged_bytes and model.device_bytes
+    ]
     if status.draining:
         lines.append(out.paint("draining: no new work is admitted; `audioctl undrain` ends it", "yellow"))
     for model in status.models:

@@ -15,7 +15,7 @@ from audiod.api.answers import json_answer
 from audiod.api.services import SERVICES, Services
 from audiod.models.catalogue import ModelEntry
 from audioproto.errors import BadRequest, ModelNotFound, PermissionDenied
-from audioproto.types import Residency, Task
+from audioproto.types import LicenceNotice, Residency, Task
 
 TASKS = {
     "automatic-speech-recognition": Task.TRANSCRIBE,
@@ -51,6 +51,10 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     emotions: Annotated[Union[bool, UnsetType], Meta(description="Whether a speech model can be told an emotion.")] = (
         UNSET
     )
+    licence: Annotated[Union[str, UnsetType], Meta(description="Of its weights, as an SPDX expression.")] = UNSET
+    licence_notices: Annotated[
+        Union[list[LicenceNotice], UnsetType], Meta(description="Terms that are not those of open source.")
+    ] = UNSET
 
 
 class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
@@ -88,6 +92,8 @@ def _describe(services: Services, name: str) -> Model:
         voices=_voices(entry) if entry.task is Task.SPEAK else UNSET,
         clones=entry.clones if entry.task is Task.SPEAK else UNSET,
         emotions=entry.emotions if entry.task is Task.SPEAK else UNSET,
+        licence=entry.licence or UNSET,
+        licence_notices=list(entry.licence_notices) or UNSET,
     )
 
 

@@ -49,6 +49,7 @@ class Resident:
     device: str
     ready_bytes: int
     parked_bytes: int
+    staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,8 @@ def model(name: str, patient: Patient) -> Iterator[Finding]:
         edit = f"raise it in {patient.config.file or 'audiod.toml'}, then audioctl reload"
         yield Finding(check, FAIL, f"can never be loaded: {problem}", edit)
     else:
-        needs = f"{ByteSize(resident.ready_bytes)} loaded, {ByteSize(resident.parked_bytes)} parked"
+        loaded = "loaded (staged)" if resident.staged else "loaded"
+        needs = f"{ByteSize(resident.ready_bytes)} {loaded}, {ByteSize(resident.parked_bytes)} parked"
         yield Finding(check, OK, f"installed, {resident.state}; needs {needs}")
 
 

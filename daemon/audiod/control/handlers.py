@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from audiod.residency import budget
 from audiod.residency.events import HOST
 from audiod.residency.machine import STORY_LENGTH, ModelState
 from audiod.runtimes import build
+from audiod.runtimes.lockfile import LockFile
 from audioproto import PROTOCOL_VERSION, __version__
 from audioproto.control import (
     Chapter,
@@ -61,6 +63,8 @@ from audioproto.control import (
 from audioproto.diagnosis import Finding
 from audioproto.errors import AudiodError, InUse
 from audioproto.types import Residency
+
+logger = logging.getLogger(__name__)
 
 
 class Control:
@@ -118,7 +122,8 @@ class Control:
             case Reload():
                 return _json(Outcome(await self._reload()))
             case Pull(model):
-                self._services.library.entry(model)
+                for notice in self._services.library.entry(model).licence_notices:
+                    logger.info("pull of %s: licence: %s", model, notice.line)
                 return await self._installing(http, ["install", model], "pull", model)
             case Verify(model):
                 self._services.library.entry(model)
@@ -129,7 +134,8 @@ class Control:
             case GetRuntimes():
                 return _json(await asyncio.to_thread(self._runtimes))
             case InstallRuntime(runtime):
-                await self._require_runtime(runtime)
+                if licence := (await self._require_runtime(runtime)).licence:
+                    logger.info("install of runtime %s: licence: %s", runtime, licence)
                 return await self._installing(http, ["runtime", "install", runtime], "runtime", "")
             case VerifyRuntime(runtime):
                 await self._require_runtime(runtime)
@@ -161,9 +167,9 @@ class Control:
         await _line(response, last)
         return response
 
-    async def _require_runtime(self, name: str) -> None:
-        """Raises NotFound: a name that is none must not become an option of a program."""
-        await asyncio.to_thread(build.require_lock, name, self._services.config.places.locks_dir)
+    async def _require_runtime(self, name: str) -> LockFile:
+        """Its lock. Raises NotFound: a name that is none must not become an option of a program."""
+        return await asyncio.to_thread(build.require_lock, name, self._services.config.places.locks_dir)
 
     def _require_out_of_memory(self, entries: Iterable[ModelEntry], what: str) -> None:
         """Raises InUse with those of the models that hold memory, or are about to."""
@@ -219,7 +225,14 @@ class Control:
             entries=services.library.entries,
             limits=scheduler.limits,
             residents={
-                m.model: Resident(m.state, m.reason, m.device, m.footprint.ready_bytes, m.footprint.parked_bytes)
+                m.model: Resident(
+                    m.state,
+                    m.reason,
+                    m.device,
+                    m.footprint.ready_bytes,
+                    m.footprint.parked_bytes,
+                    m.profile.staged_bytes > 0,
+                )
                 for m in scheduler.models.values()
             },
             reserved_bytes=scheduler.placement.reserved(devices.CPU),
@@ -296,6 +309,7 @@ class Control:
                 footprint.start_s,
                 footprint.load_s,
                 footprint.service_s,
+                state.profile.staged_bytes,
             ),
             log=processes.last_log if processes and state.state is Residency.FAILED else [],
             work=msgspec.structs.replace(work, worked_s=work.worked_s + running_s),

@@ -56,7 +56,8 @@ def outlook(scheduler: Scheduler, model: str, now: float) -> Outlook:
         found.steps.append("its zygote must be started" + _took(state.footprint.start_s))
         _room(found, scheduler, state, HOST, state.footprint.parked_bytes, now)
     if state.state is not S.LOADING:
-        found.steps.append(f"it must be loaded to {state.profile.device}" + _took(state.footprint.load_s))
+        staged = ", staged, for as a whole it has no room there" if state.profile.staged_bytes else ""
+        found.steps.append(f"it must be loaded to {state.profile.device}{staged}" + _took(state.footprint.load_s))
         _room(found, scheduler, state, state.profile.device, state.footprint.ready_bytes, now)
     if not found.hint and found.estimate_s is not None and state.state in (S.UNLOADED, S.PARKED):
         found.hint = f"audioctl load {model}"
@@ -64,10 +65,11 @@ def outlook(scheduler: Scheduler, model: str, now: float) -> Outlook:
 
 
 def _ready(state: ModelState) -> str:
+    ready = "ready, staged" if state.profile.staged_bytes else "ready"
     if not state.leases and not state.queue:
-        return "it is ready, and has nothing to do"
+        return f"it is {ready}, and has nothing to do"
     waiting = f", and {_requests(len(state.queue))} waiting before a new one" if state.queue else ""
-    return f"it is ready, with {_requests(len(state.leases))} at work{waiting}"
+    return f"it is {ready}, with {_requests(len(state.leases))} at work{waiting}"
 
 
 def _on_its_way(state: ModelState, now: float) -> Iterator[str]:

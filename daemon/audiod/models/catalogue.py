@@ -18,7 +18,7 @@ import msgspec
 from audiod import units
 from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.errors import ConfigInvalid
-from audioproto.types import Task, Voice
+from audioproto.types import LicenceNotice, Task, Voice
 
 _ID = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 """As the hub names its repositories. Two dashes are left out: on disk they stand for the slash."""
@@ -147,16 +147,22 @@ class NpmSource(_Source, frozen=True, tag_field="kind", tag="npm"):
             yield "include", "there are no patterns"
 
 
-class _RepositorySource(_Source, frozen=True):
+class _RepositorySource(_Source, frozen=True, omit_defaults=True):
     """Files of a repository on a model hub. `files` maps their paths to SHA-256, empty where it is not known.
 
-    What the hub itself says of a file's size and hash is checked in any case. Without `files` they are those of the
+    Paths are those in the model's directory. `paths` has those in the repository, of files that are elsewhere there.
+    What the hub itself says of a file's size and hash is checked in any case. Without `files` both are those of the
     source before, which is another hub with the same files.
     """
 
     repo: str
     revision: str
     files: dict[str, str] = {}
+    paths: dict[str, str] = {}
+
+    def origin(self, path: str) -> str:
+        """Where the repository has the file that goes to `path`."""
+        return self.paths.get(path, path)
 
     def made(self, present: Iterable[str]) -> bool:
         return self.files.keys() <= set(present)
@@ -173,6 +179,11 @@ class _RepositorySource(_Source, frozen=True):
         for path, sha256 in self.files.items():
             if sha256 and not _SHA256.fullmatch(sha256):
                 yield f"files.{path}", 'must be 64 hex digits, or "" where they are not known'
+        for path, origin in self.paths.items():
+            if path not in self.files:
+                yield f"paths.{path}", "is none of its files"
+            if not origin or not _is_inside(origin):
+                yield f"paths.{path}", f"{origin!r} leaves the repository"
 
 
 class HubSource(_RepositorySource, frozen=True, tag_field="kind", tag="hub"):
@@ -213,6 +224,10 @@ class Part(_Strict, frozen=True):
         return 1 if all(isinstance(source, _RepositorySource) for source in self.sources) else 2
 
 
+class NoticeEntry(LicenceNotice, frozen=True, forbid_unknown_fields=True):
+    """A notice, with misspelt keys refused."""
+
+
 class VoiceEntry(Voice, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A speaker, with misspelt keys refused."""
 
@@ -231,6 +246,8 @@ class ModelEntry(_Strict, frozen=True):
     description: str = ""
     licence: str = ""
     """Of the weights, as an SPDX expression."""
+    licence_notices: list[NoticeEntry] = []
+    """What is to be known of terms that are not those of open source; said before anything is fetched."""
     languages: list[str] = []
     """BCP 47 tags of what it understands or speaks."""
     translates: list[str] = []
@@ -255,6 +272,9 @@ class ModelEntry(_Strict, frozen=True):
     """Host memory that its zygote holds."""
     ready_bytes: ByteSize = ByteSize(0)
     """Device memory that its worker holds; on the CPU, the worker's private host memory."""
+    staged_bytes: ByteSize = ByteSize(0)
+    """Device memory that it is given where that does not fit: its engine then has only what it needs at a time there,
+    and works with no less than this. 0: it cannot be staged."""
     memory_limit: ByteSize = ByteSize(0)
     """Most host memory of all its processes, enforced by its control group where there is one; 0 is no limit."""
     threads: int = 0
@@ -324,12 +344,12 @@ def parse(text: str, name: str) -> ModelEntry:
 
 
 def _with_all_files(part: Part) -> Part:
-    """The part, with the files of the source before in each hub's source that names none."""
+    """The part, with the files of the source before in each hub's source that names none, and where they are there."""
     sources: list[Source] = []
     for source in part.sources:
         before = sources[-1] if sources else None
         if isinstance(source, _RepositorySource) and isinstance(before, _RepositorySource) and not source.files:
-            source = msgspec.structs.replace(source, files=before.files)
+            source = msgspec.structs.replace(source, files=before.files, paths=source.paths or before.paths)
         sources.append(source)
     return msgspec.structs.replace(part, sources=sources)
 
@@ -343,6 +363,8 @@ def _problems(entry: ModelEntry) -> Problems:
         yield "runtime", f"{entry.runtime!r} is no runtime's name"
     if entry.path and not Path(entry.path).is_absolute():
         yield "path", f"{entry.path!r} is not absolute"
+    if entry.staged_bytes >= max(1, entry.ready_bytes):
+        yield "staged_bytes", "must be less than ready_bytes"
     if entry.threads < 0:
         yield "threads", "cannot be negative"
     if entry.input_characters < 0:
@@ -373,3 +395,14 @@ def _problems(entry: ModelEntry) -> Problems:
         for j, source in enumerate(part.sources):
             for key, problem in source.problems():
                 yield f"weights[{i}].sources[{j}].{key}", problem
+    for i, notice in enumerate(entry.licence_notices):
+        for key in ("licence", "name", "text"):
+            if not getattr(notice, key):
+                yield f"licence_notices[{i}].{key}", "says nothing"
+        if not notice.url.startswith("https://"):
+            yield f"licence_notices[{i}].url", f"{notice.url!r} is no https address"
+    owners: dict[str, str] = {}
+    for part in entry.weights:
+        for path in {path for source in part.sources for path in source.pinned()}:
+            if owners.setdefault(path, part.name) != part.name:
+                yield "weights", f"{path} is in both {owners[path]} and {part.name}"

@@ -103,9 +103,9 @@ def fetch(
 
 
 def url(base: str, source: HubSource | ModelScopeSource, path: str) -> str:
-    """Where a hub has that file."""
+    """Where a hub has the file that goes to `path`."""
     kind = "/models" if isinstance(source, ModelScopeSource) else ""
-    return f"{base.rstrip('/')}{kind}/{source.repo}/resolve/{quote(source.revision)}/{quote(path)}"
+    return f"{base.rstrip('/')}{kind}/{source.repo}/resolve/{quote(source.revision)}/{quote(source.origin(path))}"
 
 
 class _Hub:
@@ -158,20 +158,20 @@ class _Hub:
                 self._progress(f"from the beginning: {error.message}")
 
     def _wanted(self, path: str, listed: Mapping[str, Remote] | None) -> Remote:
-        pinned = self._source.files[path]
+        pinned, origin = self._source.files[path], self._source.origin(path)
         if listed is None:
             if not pinned:
                 raise _Refused(
-                    f"it does not list {self._source.repo}, so that {path} could not be verified",
+                    f"it does not list {self._source.repo}, so that {origin} could not be verified",
                     hint="name another as mirrors.hub in audiod.toml",
                 )
             return Remote(0)
-        if path not in listed:
-            raise _Refused(f"{self._source.repo} has no {path} at {self._source.revision}")
-        remote = listed[path]
+        if origin not in listed:
+            raise _Refused(f"{self._source.repo} has no {origin} at {self._source.revision}")
+        remote = listed[origin]
         if pinned and remote.sha256 and remote.sha256 != pinned:
             raise _Refused(
-                f"{path} is not the file that is pinned: its SHA-256 there is {remote.sha256}, not {pinned}",
+                f"{origin} is not the file that is pinned: its SHA-256 there is {remote.sha256}, not {pinned}",
                 hint="the mirror has something else; name another, then run the same again",
             )
         return remote

@@ -115,6 +115,8 @@ def install(entry: ModelEntry, places: Places, progress: Progress) -> None:
     An interruption at any moment leaves nothing that counts as installed and is not; running again goes on. Waits
     while another thread or process installs the same model. Raises InstallFailed.
     """
+    for notice in entry.licence_notices:
+        progress(f"licence: {notice.line}")
     if not entry.path:
         _require_space(entry, places)  # before the runtime, which takes minutes
     build.build(entry.runtime, places.locks_dir, places.runtimes_dir, progress, places.building)
@@ -238,15 +240,29 @@ def _require_space(entry: ModelEntry, places: Places) -> None:
         durable.require_space(places.models_dir, max(0, needed_bytes - here_bytes), entry.id)
 
 
+_POINTER = b"version https://git-lfs"
+"""Begins a file that stands for one which git has yet to fetch. Source: Git LFS, docs/spec.md."""
+
+
 def _cut_files(entry: ModelEntry) -> list[Path]:
     """Weights in a directory of the operator's that are half copied, or stand for what git has yet to fetch."""
-    cut = []
-    for file in sorted(Path(entry.path).glob("*.safetensors")) if entry.path else ():
-        try:
+    if not entry.path:
+        return []
+    named = {Path(entry.path) / path for part in entry.weights for source in part.sources for path in source.pinned()}
+    return [file for file in sorted(named.union(Path(entry.path).rglob("*.safetensors"))) if _is_cut(file)]
+
+
+def _is_cut(file: Path) -> bool:
+    try:
+        if file.suffix == ".safetensors":
             safetensors.check(file)
-        except (OSError, InstallFailed):
-            cut.append(file)
-    return cut
+            return False
+        with file.open("rb") as opened:
+            return opened.read(len(_POINTER)) == _POINTER
+    except FileNotFoundError:  # of another source: what none gives is told as lacking
+        return False
+    except (OSError, InstallFailed):
+        return True
 
 
 def _lacking_parts(entry: ModelEntry, places: Places) -> list[Part]:

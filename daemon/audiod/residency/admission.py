@@ -116,6 +116,7 @@ class Admission:
             return False
         state.failure = None
         state.device = state.profile.device
+        state.outdated = False
         if state.wanted:
             self._step.move(state, S.STARTING, "wanted", Cause.WANTED)
         else:

@@ -41,7 +41,8 @@ class Profile:
 
     `footprint` is what its entry says or an earlier run has learnt; what is measured replaces it. `keep_alive_s` and
     `park_keep_alive_s` are the idle seconds before it is parked and unloaded; negative means never. `concurrency` is
-    how many leases its worker serves at a time.
+    how many leases its worker serves at a time. `staged_bytes` is of a model that is staged: what is set aside on the
+    device for whatever it brings there, however little it holds just now; 0 where it is not.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Profile:
     park_keep_alive_s: float = 3600.0
     pinned: bool = False
     concurrency: int = 1
+    staged_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,9 @@ class Lifecycle:
             case S.PARKED:
                 return self._advance_parked(state)
             case S.STARTING | S.LOADING:
-                if state.target is not S.UNLOADED:
+                if state.target is not S.UNLOADED and not state.outdated:
                     return False
-                self._step.move(state, S.STOPPING, "unload asked", Cause.OPERATOR)
+                self._step.move(state, S.STOPPING, self._why_unload(state), Cause.OPERATOR)
                 self._step.out.append(StopZygote(state.model))
                 return True
             case S.UNLOADED | S.FAILED:
@@ -56,8 +56,10 @@ class Lifecycle:
         return False
 
     def _advance_ready(self, state: ModelState) -> bool:
+        if state.outdated and state.target is None:
+            state.target = S.UNLOADED
         if state.target is not None:
-            reason = "park asked" if state.target is S.PARKED else "unload asked"
+            reason = "park asked" if state.target is S.PARKED else self._why_unload(state)
             if state.leases:
                 self._step.move(state, S.DRAINING, reason, Cause.OPERATOR)
             else:
@@ -83,9 +85,9 @@ class Lifecycle:
             state.ordered = True
             self._step.finish(state.park_operations)
             return True
-        asked = state.target is S.UNLOADED
+        asked = state.target is S.UNLOADED or state.outdated
         if asked or self._idle_for(state, state.park_keep_alive_s):
-            reason = "unload asked" if asked else f"parked for {state.park_keep_alive_s:g} s"
+            reason = self._why_unload(state) if asked else f"parked for {state.park_keep_alive_s:g} s"
             self._step.move(state, S.STOPPING, reason, Cause.OPERATOR if asked else Cause.IDLE)
             self._step.out.append(StopZygote(state.model))
             return True
@@ -102,10 +104,14 @@ class Lifecycle:
             return True
         return False
 
+    def _why_unload(self, state: ModelState) -> str:
+        return "the configuration gives it more or less of the device" if state.outdated else "unload asked"
+
     def loaded(self, state: ModelState, device_bytes: int) -> None:
         if state.state is not S.LOADING:
             return
-        state.footprint.ready_bytes = device_bytes or state.footprint.ready_bytes
+        # What a staged model holds now is no measure of what it will bring there.
+        state.footprint.ready_bytes = max(device_bytes or state.footprint.ready_bytes, state.profile.staged_bytes)
         state.footprint.load_s = self._step.now - state.since
         state.failures = 0
         state.failure = None
@@ -118,11 +124,11 @@ class Lifecycle:
 
     def measured(self, state: ModelState, event: WorkerMeasured) -> None:
         """What a request has shown of the model's appetite; a worker that is going or gone shows nothing."""
-        if state.state not in (S.READY, S.DRAINING) or not event.resting_bytes:
+        if state.state not in (S.READY, S.DRAINING) or state.outdated or not event.resting_bytes:
             return
         state.footprint.learn_work(event.size, max(0, event.peak_bytes - state.footprint.ready_bytes))
         state.rest_bytes = event.resting_bytes
-        if grown := state.growth.measure(event.resting_bytes):
+        if grown := state.growth.measure(max(event.resting_bytes, state.profile.staged_bytes)):
             self._step.out.append(Report("growth", f"{state.model} {grown}", state.model))
 
     def load_failed(self, state: ModelState, error: AudiodError) -> None:

@@ -134,6 +134,8 @@ class ModelState:
     """When time alone gives it something to do."""
     removed: bool = False
     """No longer in the configuration; goes when it is unloaded."""
+    outdated: bool = False
+    """Its processes were started for more of the device than it may have now, or for less: they end when idle."""
     story: deque[Chapter] = field(default_factory=lambda: deque(maxlen=STORY_LENGTH))
 
     @classmethod

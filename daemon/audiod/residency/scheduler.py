@@ -283,8 +283,12 @@ class Scheduler:
         for model, profile in wanted.items():
             if model not in self.models:
                 self.models[model] = ModelState.of(profile)
-            else:
-                self.models[model].profile = profile
+                continue
+            state = self.models[model]
+            if profile.staged_bytes != state.profile.staged_bytes:
+                state.footprint = profile.footprint.copy()  # what it took so far tells nothing
+                state.outdated = state.state in HAS_ZYGOTE
+            state.profile = profile
 
     # --- settling -----------------------------------------------------------------------------------------------
 

@@ -161,6 +161,8 @@ def build(
             return Built(directory, tag).python
         shutil.rmtree(directory, ignore_errors=True)
         durable.require_space(runtimes_dir, sum(each.disk_bytes for each in locks), f"runtime {runtime}")
+        if lock.licence:
+            say(f"licence: {lock.licence}")
         say(f"{sum(each.pinned for each in locks)} packages pinned")
         try:
             _make_environment(directory, locks, tag, settings, say, held)

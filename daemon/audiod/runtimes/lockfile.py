@@ -7,6 +7,7 @@ Does not understand requirements; pip does.
     # disk: 450MiB                        about what it takes installed
     # torch: cpu cu126                   the builds of torch that it works with; `torch-TAG.txt` has them, this has none
     # only: cpython-311-x86_64           the Pythons that its hashes are for, where they are not for all
+    # licence: For private use only.     terms of a library that are not those of open source; one line or several
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class LockFile(msgspec.Struct, frozen=True):
     """Tags of the builds of torch that it may be installed with; none where it needs no torch."""
     only: list[str] = []
     """Pythons that it is for, like `cpython-311-x86_64`; none where it is for all."""
+    licence: str = ""
+    """Terms of a library that are not those of open source, for whoever installs it."""
     local: bool = False
     """Whether it pins a version like `2.13.0+cpu`, which no public index may have."""
 
@@ -56,7 +59,8 @@ def read(locks_dir: Path, name: str) -> LockFile | None:
 def _parse(path: Path, _mtime_ns: int, _size: int) -> LockFile:
     content = path.read_bytes()
     text = content.decode()
-    remarks: dict[str, str] = dict(_REMARK.findall(text))
+    found: list[tuple[str, str]] = _REMARK.findall(text)
+    remarks = dict(found)
     return LockFile(
         path=path,
         digest=hashlib.sha256(content).hexdigest(),
@@ -66,5 +70,6 @@ def _parse(path: Path, _mtime_ns: int, _size: int) -> LockFile:
         disk_bytes=int(ByteSize.parse(remarks.get("disk", "0"))),
         torch=remarks.get("torch", "").split(),
         only=remarks.get("only", "").split(),
+        licence=" ".join(remark.strip() for kind, remark in found if kind == "licence"),
         local=bool(_LOCAL.search(text)),
     )

@@ -128,7 +128,7 @@ class Engine(engine.Engine, engine.Synthesizer):
         chosen = self._options["dtype"]
         if chosen == "auto":
             chosen = "float32" if self.spec.device == "cpu" else "float16"
-        return getattr(torch, chosen)  # type: ignore[no-any-return]
+        return getattr(torch, chosen)
 
     def _room_bytes(self) -> int | None:
         match self._options["staging"]:
@@ -171,7 +171,7 @@ class Engine(engine.Engine, engine.Synthesizer):
         level = Level(self.sample_rate)
         for number, ids in enumerate(parts, 1):
             place = (number, len(parts))
-            audio = self._speak(request.job, ids, voice, emotion, request.sampling, seed + number, place)
+            audio = self._speak(request.job, ids, voice, emotion, request.sampling, seed, place)
             if audio.size:
                 yield level.even(audio)
                 if number < len(parts) and pause.size:
@@ -208,7 +208,7 @@ class Engine(engine.Engine, engine.Synthesizer):
         most = _LEAST_CODES + _CODES_PER_TOKEN * len(ids)
         for attempt in range(_TRIES):
             with self._phase(job, "autoregression", "shared", "language", place=place):
-                phases.seed((seed * (_TRIES + 1) + attempt) % 2**63)
+                phases.seed(seed, place[0], attempt)
                 codes, hidden = self._phases.write(ids, voice, emotion, sampling, self._options["beams"], most)
             if codes.shape[1] < most:
                 break
@@ -219,7 +219,7 @@ class Engine(engine.Engine, engine.Synthesizer):
         if not codes.shape[1]:
             return _silence(0.0)
         with self._phase(job, "s2mel", "shared", "diffusion", place=place):
-            phases.seed((seed * (_TRIES + 1) + _TRIES) % 2**63)
+            phases.seed(seed, place[0], _TRIES)
             mel = self._phases.draw(codes, hidden, voice, self._options["diffusion_steps"], self._options["guidance"])
         with self._phase(job, "vocoder", "vocoder", place=place):
             return self._phases.sound(mel)
@@ -272,7 +272,7 @@ class Engine(engine.Engine, engine.Synthesizer):
 
     @contextmanager
     def _phase(self, job: int, name: str, *parts: str, place: tuple[int, int] = (0, 0)) -> Iterator[None]:
-        """A phase of a job, computed inside with these parts on the device. Raises Aborted."""
+        """A phase of a job, 0 for none, computed inside with these parts on the device. Raises Aborted."""
         import torch
 
         self.jobs.rest()
@@ -281,9 +281,10 @@ class Engine(engine.Engine, engine.Synthesizer):
                 came_bytes = self._staging.need(*parts)
             with device.measured(self._device) as took:
                 yield
-        if came_bytes:
+        if job and came_bytes:
             self.on_phase(Phase(job, "transfer", moved.seconds, *place))
-        self.on_phase(Phase(job, name, took.seconds, *place, took.peak_bytes))
+        if job:
+            self.on_phase(Phase(job, name, took.seconds, *place, took.peak_bytes))
 
     def _at_token(self, *_: object) -> None:
         """Called before each token and each step of diffusion."""

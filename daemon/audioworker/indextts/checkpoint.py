@@ -37,6 +37,7 @@ STYLE_WIDTH = 192
 _UNUSED = (
     "librosa",
     "librosa.filters",
+    "modelscope",
     "omegaconf",
     "torchaudio",
     "torchaudio.functional",
@@ -150,8 +151,9 @@ def read(spec: EngineSpec, dtype: torch.dtype) -> Checkpoint:
     with _reading(spec, _EMOTION_MODEL):
         emotion_model, emotion_tokenizer = _emotion_model(where / _EMOTION_MODEL, dtype)
     with _reading(spec, _EMOTIONS):
-        emotions = _by_emotion(config, _tensors(where / _EMOTIONS))
-        speakers = _by_emotion(config, _tensors(where / _SPEAKERS))
+        emotions = _by_emotion(config, _tensors(where / _EMOTIONS), gpt.model_dim)
+    with _reading(spec, _SPEAKERS):
+        speakers = _by_emotion(config, _tensors(where / _SPEAKERS), STYLE_WIDTH)
     with _reading(spec, _BPE):
         encode, silent = _front_end(where)
     for network in (gpt, w2v, codec, style, s2mel, vocoder, emotion_model):
@@ -186,6 +188,8 @@ def _reading(spec: EngineSpec, name: str) -> Iterator[None]:
 
 
 def _is_cut_off(error: Exception) -> bool:
+    if "Weights only load failed" in str(error):  # it is whole, and more than weights
+        return False
     kind = type(error).__name__
     return kind in ("UnpicklingError", "BadZipFile", "SafetensorError") or "PytorchStreamReader" in str(error)
 
@@ -312,13 +316,14 @@ def _emotion_model(directory: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _by_emotion(config: Any, matrix: torch.Tensor) -> list[torch.Tensor]:
+def _by_emotion(config: Any, matrix: torch.Tensor, width: int) -> list[torch.Tensor]:
     import torch
 
-    parts = list(torch.split(matrix.float(), list(config.emo_num)))
-    if len(parts) != len(EMOTIONS):
-        raise ValueError(f"{_CONFIG} counts {len(parts)} emotions, not {len(EMOTIONS)}")
-    return parts
+    if len(config.emo_num) != len(EMOTIONS):
+        raise ValueError(f"{_CONFIG} counts {len(config.emo_num)} emotions, not {len(EMOTIONS)}")
+    if tuple(matrix.shape) != (sum(config.emo_num), width):
+        raise ValueError(f"its shape is {tuple(matrix.shape)}, not {(sum(config.emo_num), width)}")
+    return list(torch.split(matrix.float(), list(config.emo_num)))
 
 
 def _fold_weight_norms(network: Any) -> None:
@@ -335,7 +340,7 @@ def _fold_weight_norms(network: Any) -> None:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class Reader:
     """Reads numbers, dates and signs of one language aloud, where the library asks NeMo to.
 
     The authors' own package has the same grammars, by WeTextProcessing; these are compiled, while NeMo compiles its own
@@ -356,8 +361,9 @@ def _front_end(where: Path) -> tuple[Callable[[str], list[int]], frozenset[int]]
     """Text to ids, and the ids without a sound."""
     from indextts.utils.front import TextNormalizer, TextTokenizer
 
-    normalizer = TextNormalizer(enable_glossary=True)
-    chinese, english = _Reader("zh"), _Reader("en")
+    normalizer = TextNormalizer()
+    normalizer.enable_glossary = True
+    chinese, english = Reader("zh"), Reader("en")
     normalizer._normalizers = {"zh": chinese, "en": english}
     normalizer.zh_normalizer, normalizer.en_normalizer = chinese, english  # as the authors' own package calls them
     if (where / "glossary.yaml").exists():

@@ -69,7 +69,8 @@ class Phases:
         )
         frames = torch.tensor([mel.size(2)], device=self._device)
         prompt = made.s2mel.models["length_regulator"](quantized, ylens=frames, n_quantizers=3, f0=None)[0]
-        style = made.style(torch.from_numpy(_filter_banks(heard))[None].to(self._device))
+        banks = torch.from_numpy(filter_banks(heard)).to(self._device)
+        style = made.style((banks - banks.mean(dim=0, keepdim=True))[None])
         # The width, and not the number of frames: the library's own mistake, which masks nothing.
         length = torch.tensor([features.shape[-1]], device=self._device)
         with self._in_half():
@@ -105,12 +106,12 @@ class Phases:
         import torch
         from torch.nn.functional import cosine_similarity
 
-        style = voice["style"].float().cpu()
-        mixed = torch.zeros_like(self._made.emotions[0][:1])
-        for value, vectors, speakers in zip(vector, self._made.emotions, self._made.speakers, strict=True):
-            nearest = int(cosine_similarity(style, speakers, dim=1).argmax())
-            mixed = mixed + value * vectors[nearest : nearest + 1]
-        return mixed.to(self._device) + (1 - sum(vector)) * voice["emotion"]
+        style = voice["style"].cpu()
+        nearest = [int(cosine_similarity(style, speakers, dim=1).argmax()) for speakers in self._made.speakers]
+        vectors = torch.stack([found[index] for found, index in zip(self._made.emotions, nearest, strict=True)])
+        weights = torch.tensor(vector)
+        mixed = (weights.unsqueeze(1) * vectors).sum(0, keepdim=True)
+        return mixed.to(self._device) + (1 - weights.sum().to(self._device)) * voice["emotion"]
 
     # --- speech -------------------------------------------------------------------------------------------------------
 
@@ -213,11 +214,11 @@ class Phases:
         return torch.zeros(written.shape[0], dtype=torch.bool, device=written.device)
 
 
-def seed(number: int) -> None:
-    """All that is drawn from here on follows from `number`."""
+def seed(number: int, part: int, draw: int) -> None:
+    """What is drawn from here on follows from a request's seed, the part of the text, and the draw for that part."""
     import torch
 
-    torch.manual_seed(number)
+    torch.manual_seed((number << 20 | part << 4 | draw) % 2**63)
 
 
 def resampled(audio: Audio, rate_hz: int, wanted_hz: int) -> Audio:
@@ -231,8 +232,8 @@ def resampled(audio: Audio, rate_hz: int, wanted_hz: int) -> Audio:
     return new
 
 
-def _filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """What CAM++ hears: Kaldi's log filter banks of 25 ms every 10 ms, less their mean; shape [frames, STYLE_MELS]."""
+def filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """What CAM++ hears: Kaldi's log filter banks of 25 ms every 10 ms; shape [frames, STYLE_MELS]."""
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
     filters = mel_filter_bank(
@@ -253,8 +254,7 @@ def _filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float
         mel_floor=float(np.finfo(np.float32).eps),
         remove_dc_offset=True,
     ).T
-    centred = banks - banks.mean(axis=0)
-    return centred.astype(np.float32)  # type: ignore[no-any-return]
+    return np.ascontiguousarray(banks, np.float32)
 
 
 def _writer(made: Checkpoint) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from audioctl.commands import events, models, runtime, status, top, why
 from audioctl.output import Output, display_width
-from audioproto.control import Chapter, Event, Memory, ModelInfo, ModelStatus, RuntimeInfo, Status, Story, Work
+from audioproto.control import Chapter, Event, Memory, ModelInfo, ModelStatus, Needs, RuntimeInfo, Status, Story, Work
 from audioproto.types import Residency, Task, Voice
 
 GIB = 2**30
@@ -91,6 +91,13 @@ def test_status_says_that_requests_wait_and_that_the_daemon_drains() -> None:
     text = "\n".join(page(draining=True, queue=1))
     assert "1 request waiting" in text
     assert "`audioctl undrain` ends it" in text
+
+
+def test_status_says_which_models_are_staged_and_how_much_that_takes() -> None:
+    staged = msgspec.structs.replace(READY, model="tts", needs=Needs(staged_bytes=3 * GIB))
+    line = "tts is staged: 3 GiB of cuda:0 are set aside for what it needs there at a time"
+    assert line in page(staged)
+    assert line not in page(msgspec.structs.replace(staged, device_bytes=0))
 
 
 def test_status_ends_with_why_a_model_failed_and_what_to_do() -> None:

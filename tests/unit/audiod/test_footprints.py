@@ -69,6 +69,11 @@ async def test_what_was_learnt_since_is_written_as_it_is_at_the_save(tmp_path: P
     assert found.work_bytes(100.0) == 7 * MIB
 
 
+def test_what_was_learnt_of_a_staged_model_is_not_that_of_the_whole_one() -> None:
+    told_apart = {fingerprint(entry(), "digest", 4, staged_bytes) for staged_bytes in (0, 2**30, 2**31)}
+    assert len(told_apart) == 3
+
+
 async def test_a_model_that_is_configured_otherwise_is_learnt_anew(tmp_path: Path) -> None:
     await written(tmp_path)
     book = FootprintBook.read(tmp_path)

@@ -68,6 +68,16 @@ def test_a_model_that_was_never_there_needs_a_start_and_a_load() -> None:
     assert told.hint == "audioctl load a"
 
 
+def test_it_says_that_a_model_is_staged() -> None:
+    host = Host()
+    host.scheduler = Scheduler(
+        [Profile("a", Footprint(60 * MIB, 40 * MIB), staged_bytes=60 * MIB)], Limits({"cpu": 100 * MIB}, 900 * MIB)
+    )
+    assert host.told("a").steps[2] == "it must be loaded to cpu, staged, for as a whole it has no room there"
+    host.bring_up("a")
+    assert host.told("a").steps == ["it is ready, staged, and has nothing to do"]
+
+
 def test_it_knows_how_long_the_steps_took_before() -> None:
     host = Host()
     host.bring_up("a")

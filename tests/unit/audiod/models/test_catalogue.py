@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audiod.models import catalogue
-from audiod.models.catalogue import HubSource, NpmSource, WheelsSource
+from audiod.models.catalogue import HubSource, ModelScopeSource, NpmSource, WheelsSource
 from audiod.runtimes import lockfile
 from audiod.units import Duration
 from audioproto.errors import ConfigInvalid
@@ -59,6 +59,7 @@ repo = "o/n"
 revision = "{"a" * 40}"
 files."model.bin" = "{SHA}"
 """
+NOTICE = '[[licence_notices]]\nlicence = "L"\nname = "n"\ntext = "Ask."\nurl = "https://e.org"\n'
 
 
 def test_a_model_needs_four_keys_and_has_defaults_for_the_rest() -> None:
@@ -105,6 +106,17 @@ def test_a_hub_may_be_the_one_that_knows_the_hashes() -> None:
     assert (scope.label, scope.pinned()) == ("modelscope o/n@master", {"model.bin": SHA})
 
 
+def test_a_repository_may_have_a_file_elsewhere_than_the_model() -> None:
+    moved = HUB + 'paths."model.bin" = "deep/in/weights.bin"\n'
+    for files, origin in (("", "deep/in/weights.bin"), ('paths."model.bin" = "w.bin"\n', "w.bin")):
+        scope = SCOPE.replace(f'files."model.bin" = "{SHA}"\n', files)
+        _, hub, other = catalogue.parse(MINIMAL + WHEELS + moved + scope, "m.toml").weights[0].sources
+        assert isinstance(hub, HubSource)
+        assert isinstance(other, ModelScopeSource)
+        assert (hub.origin("model.bin"), hub.made(["model.bin"])) == ("deep/in/weights.bin", True)
+        assert (other.origin("model.bin"), other.pinned()) == (origin, {"model.bin": SHA})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -138,6 +150,16 @@ def test_a_hub_may_be_the_one_that_knows_the_hashes() -> None:
         (MINIMAL + WHEELS + HUB.replace("a" * 40, "main"), "sources[1].revision: must be a commit"),
         (MINIMAL + WHEELS + HUB.replace(SHA, "beef"), "sources[1].files.model.bin: must be 64 hex digits"),
         (MINIMAL + WHEELS + SCOPE.replace("master", "../master"), "sources[1].revision: '../master' is no commit"),
+        (MINIMAL + NOTICE.replace("text", "tekst"), "licence_notices[0]: Object "),
+        (MINIMAL + NOTICE.replace("Ask.", ""), "licence_notices[0].text: says nothing"),
+        (MINIMAL + NOTICE.replace("https", "ftp"), "licence_notices[0].url: 'ftp://e.org' is no https address"),
+        (MINIMAL + 'staged_bytes = "1GiB"\n', "staged_bytes: must be less than ready_bytes"),
+        (MINIMAL + 'staged_bytes = "1GiB"\nready_bytes = "1GiB"\n', "staged_bytes: must be less than ready_bytes"),
+        (MINIMAL + WHEELS + HUB + 'paths."w.bin" = "w"\n', "sources[1].paths.w.bin: is none of its files"),
+        (MINIMAL + WHEELS + HUB + 'paths."model.bin" = "../w"\n', "paths.model.bin: '../w' leaves the repository"),
+        (MINIMAL + WHEELS + HUB + 'paths."model.bin" = "/w"\n', "paths.model.bin: '/w' leaves the repository"),
+        (MINIMAL + WHEELS + HUB + 'paths."model.bin" = ""\n', "paths.model.bin: '' leaves the repository"),
+        (MINIMAL + WHEELS + WHEELS.replace('"weights"', '"more"'), "weights: model.bin is in both weights and more"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_key(text: str, message: str) -> None:
@@ -184,8 +206,35 @@ def test_a_shipped_model_finds_its_lock_files(entry: catalogue.ModelEntry) -> No
             assert not isinstance(source, WheelsSource) or lockfile.read(locks_dir, source.lock)
 
 
-@pytest.mark.parametrize("entry", [e for e in SHIPPED.values() if e.task is Task.SPEAK], ids=lambda entry: entry.id)
-def test_a_shipped_speech_model_answers_to_all_of_openais_voices(entry: catalogue.ModelEntry) -> None:
+@pytest.mark.parametrize("entry", SHIPPED.values(), ids=lambda entry: entry.id)
+def test_what_is_not_open_source_says_who_may_use_it(entry: catalogue.ModelEntry) -> None:
+    closed = {name for name in entry.licence.split(" AND ") if name.startswith("LicenseRef-") or "-NC-" in name}
+    assert {notice.licence for notice in entry.licence_notices} == closed
+
+
+def test_indextts_has_all_files_where_its_authors_program_has_them() -> None:
+    """The places are those of its `infer_v2.py`: below hf_cache what it would fetch from other repositories."""
+    entry = SHIPPED["indextts-2"]
+    for number in range(2):
+        files = {path for part in entry.weights for path in part.sources[number].pinned()}
+        assert files >= {"config.yaml", "gpt.pth", "s2mel.pth", "bpe.model", "feat1.pt", "feat2.pt"}
+        assert files >= {"wav2vec2bert_stats.pt", "qwen0.6bemo4-merge/model.safetensors"}
+        assert {path for path in files if path.startswith("hf_cache/")} == {
+            "hf_cache/w2v-bert-2.0/config.json",
+            "hf_cache/w2v-bert-2.0/preprocessor_config.json",
+            "hf_cache/w2v-bert-2.0/model.safetensors",
+            "hf_cache/semantic_codec_model.safetensors",
+            "hf_cache/campplus_cn_common.bin",
+            "hf_cache/bigvgan/config.json",
+            "hf_cache/bigvgan/bigvgan_generator.pt",
+        }
+
+
+WITH_VOICES = [entry for entry in SHIPPED.values() if entry.task is Task.SPEAK and not entry.clones]
+
+
+@pytest.mark.parametrize("entry", WITH_VOICES, ids=lambda entry: entry.id)
+def test_a_shipped_model_with_voices_answers_to_all_of_openais(entry: catalogue.ModelEntry) -> None:
     assert sorted(entry.voice_aliases) == OPENAI_VOICES
     assert entry.default_voice
     assert entry.scripts

@@ -5,6 +5,7 @@ The trace plays the manager's part: it carries instructions out with random dela
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections import Counter
@@ -31,6 +32,7 @@ from audiod.residency.events import (
     ParkAsked,
     Pause,
     Profile,
+    Reconfigured,
     Reject,
     Released,
     Requested,
@@ -170,6 +172,9 @@ class Trace:
             assert set(state.leases) == {r for r, m in self.leases.items() if m == state.model}, "a lease is not known"
             if state.leases:
                 assert state.model in self.workers, "a lease outlived its worker"
+            if state.state is S.READY and state.target is None:
+                promised = budget.holds(state, state.device)
+                assert promised >= state.profile.staged_bytes, "what was set aside for a staged model is given away"
             running = set(state.leases) - self.paused
             assert len(running) <= state.profile.concurrency, "more at work than there are places"
             if state.state is S.READY and state.target is None and len(running) < state.profile.concurrency:
@@ -198,7 +203,7 @@ class Trace:
                 error = self.random.choice([ModelFailed("bad weights"), OutOfMemory("no memory")])
                 self.feed(LoadFailed(model, error))
             case ForkWorker():
-                self.feed(WorkerLoaded(model, 0))
+                self.feed(WorkerLoaded(model, 0 if self.steady else self.random.choice([0, 10, 60]) * MIB))
             case StopWorker():
                 self.workers.discard(model)
                 self.feed(WorkerStopped(model))
@@ -287,8 +292,20 @@ class Trace:
         elif choice < 0.97:
             self.operations.add(self.number)
             self.feed(DrainAsked(self.number))
-        elif choice < 0.99:
+        elif choice < 0.985:
             self.feed(DrainEnded())
+        elif not self.steady:
+            self.restage(model)
+
+    def restage(self, model: str) -> None:
+        """A reload gives the model more or less of the device."""
+        number = next(number for number, profile in enumerate(self.profiles) if profile.model == model)
+        staged_bytes = self.random.choice([0, 30, 70]) * MIB
+        footprint = Footprint(staged_bytes or 90 * MIB, 10 * MIB)
+        self.profiles[number] = dataclasses.replace(
+            self.profiles[number], footprint=footprint, staged_bytes=staged_bytes
+        )
+        self.feed(Reconfigured(tuple(self.profiles), self.limits))
 
     def finish(self) -> None:
         """No new work: everything succeeds, leases end, and time passes until nobody waits."""

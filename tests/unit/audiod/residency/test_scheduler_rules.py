@@ -23,8 +23,10 @@ from audiod.residency.events import (
     LoadAsked,
     LoadFailed,
     MeasureDevice,
+    ParkAsked,
     Pause,
     Profile,
+    Reconfigured,
     Reject,
     Released,
     Report,
@@ -77,6 +79,7 @@ class World:
         self.now = 0.0
         self.total_bytes, self.others_bytes = total_bytes, 0
         self.load_errors: list[AudiodError] = []
+        self.loaded_bytes: dict[str, int] = {}
         self.due: list[Due] = []
         self.numbers = itertools.count(1)
         self.came: dict[int, float] = {}
@@ -112,7 +115,7 @@ class World:
                 self.later(START_S, ZygoteStarted(model, 0))
             case ForkWorker(model):
                 failed = LoadFailed(model, self.load_errors.pop(0)) if self.load_errors else None
-                self.later(LOAD_S, failed or WorkerLoaded(model, 0))
+                self.later(LOAD_S, failed or WorkerLoaded(model, self.loaded_bytes.get(model, 0)))
             case StopWorker(model):
                 self.later(STOP_S, WorkerStopped(model))
             case StopZygote(model):
@@ -265,6 +268,89 @@ def test_a_paused_file_does_not_keep_its_model_from_making_room() -> None:
     world.run()
     assert file in world.done
     assert other in world.done
+
+
+# --- staged models ----------------------------------------------------------------------------------------------------
+
+
+def staged(name: str, mib: int) -> Profile:
+    return profile(name, mib, staged_bytes=mib * MIB)
+
+
+def test_what_a_staged_model_brings_later_is_not_given_to_others() -> None:
+    """When it has loaded it holds little; a request brings what was set aside for it."""
+    world = World(staged("a", 3000), profile("b", 2000), limits=limits())
+    world.loaded_bytes["a"] = 1200 * MIB
+    ready(world, "a")
+    assert world.model("a").footprint.ready_bytes == 3000 * MIB
+    request = world.ask("a", 5.0)
+    world.run(until=world.now + 1.0)
+    world.ask("b")
+    world.run(until=world.now + 1.0)
+    assert world.model("b").state is not S.READY
+    world.feed(WorkerMeasured("a", 1500 * MIB, 2900 * MIB, 5.0))
+    world.run()
+    assert request in world.done
+    assert world.model("a").footprint.work_bytes(5.0) == 0, "which is no work beyond it"
+
+
+def test_parts_that_come_and_go_are_no_growth() -> None:
+    world = World(staged("a", 3000), limits=limits(recycle=True))
+    ready(world, "a")
+    for number in range(60):
+        world.ask("a", 1.0)
+        world.run(until=world.now + 5.0)
+        world.feed(WorkerMeasured("a", (1200 if number < 30 else 2900) * MIB, 2950 * MIB, 1.0))
+    assert world.model("a").loads == 1
+    for _ in range(30):
+        world.ask("a", 1.0)
+        world.run(until=world.now + 5.0)
+        world.feed(WorkerMeasured("a", 3900 * MIB, 3950 * MIB, 1.0))
+    assert world.model("a").loads > 1, "but a leak is"
+
+
+def test_a_smaller_budget_stages_a_model_that_was_there_as_a_whole() -> None:
+    world = World(profile("a", 3900), limits=limits())
+    ready(world, "a")
+    running = world.ask("a", 10.0)
+    world.run(until=world.now + 1.0)
+    small = Limits(devices={"cuda:0": 3 * GIB}, host_bytes=16 * GIB)
+    world.feed(Reconfigured((staged("a", 2500),), small))
+    request = world.ask("a", 1.0)
+    world.run()
+    assert world.done[running] < world.granted[request], "who is served is served to the end"
+    assert "zygote started" in world.reasons("a")[-3:], (
+        "its processes are made anew, for they know how much they may have"
+    )
+    assert world.model("a").footprint.ready_bytes == 2500 * MIB
+
+
+def test_a_park_that_was_asked_for_is_done_before_the_model_begins_anew() -> None:
+    world = World(profile("a", 3000), limits=limits())
+    ready(world, "a")
+    world.ask("a", 10.0)
+    world.run(until=world.now + 1.0)
+    world.feed(ParkAsked(operation := next(world.numbers), "a"))
+    world.feed(Reconfigured((staged("a", 2000),), limits()))
+    world.run()
+    assert world.finished[operation] is None
+    assert world.model("a").state is S.UNLOADED
+    world.feed(LoadAsked(operation := next(world.numbers), "a"))
+    world.run()
+    assert world.finished[operation] is None
+    assert world.model("a").state is S.READY
+
+
+def test_a_load_that_is_asked_for_meanwhile_ends_with_the_new_processes() -> None:
+    world = World(profile("a", 3000), limits=limits())
+    ready(world, "a")
+    world.ask("a", 10.0)
+    world.run(until=world.now + 1.0)
+    world.feed(Reconfigured((staged("a", 2000),), limits()))
+    world.feed(LoadAsked(operation := next(world.numbers), "a"))
+    world.run()
+    assert world.finished[operation] is None
+    assert world.model("a").loads == 2
 
 
 # --- turns ------------------------------------------------------------------------------------------------------------

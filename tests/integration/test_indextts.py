@@ -1,0 +1,203 @@
+"""A tiny IndexTTS2 in a real daemon, beside a tiny Qwen3-ASR, as OpenAI's SDK and audioctl meet it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from clients import samples
+from daemons import AUDIO, Daemon, running, transcribe
+
+MODEL, ASR = "tiny-tts", "tiny-asr"
+KENNEDY = AUDIO / "jfk.wav"
+
+SPEAKER = """
+id = "{model}"
+engine = "indextts2"
+runtime = "indextts"
+task = "speak"
+languages = ["en", "zh"]
+scripts = ["latin", "han"]
+clones = true
+emotions = true
+input_characters = 100000
+path = "{path}"
+parked_bytes = "450MiB"
+ready_bytes = "500MiB"
+[options]
+beams = 1
+diffusion_steps = 3
+"""
+
+HEARER = """
+id = "{model}"
+engine = "qwen_asr"
+runtime = "qwen-asr"
+task = "transcribe"
+exact_words = false
+path = "{path}"
+ready_bytes = "500MiB"
+[options]
+vad = false
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    tmp_path_factory: pytest.TempPathFactory, state_dir: Path, tiny_indextts: Path, tiny_qwen: Path
+) -> Iterator[Daemon]:
+    """The two models never fit together."""
+    directory = tmp_path_factory.mktemp("daemon")
+    (directory / "models.d").mkdir()
+    (directory / "models.d/tts.toml").write_text(SPEAKER.format(model=MODEL, path=tiny_indextts / "tiny"))
+    (directory / "models.d/asr.toml").write_text(HEARER.format(model=ASR, path=tiny_qwen / "asr"))
+    with running(directory, state_dir, '[residency]\nbudget = "800MiB"\npark_budget = "4GiB"\n') as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(daemon: Daemon) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def kennedy(daemon: Daemon) -> str:
+    """The id of Kennedy's voice, stored by audioctl."""
+    added = daemon.ctl(
+        "voices", "add", "Kennedy", str(KENNEDY), "--consent", str(KENNEDY), "--language", "en-US", "--json"
+    )
+    assert added.returncode == 0, added.stderr
+    return str(json.loads(added.stdout)["id"])
+
+
+def pcm(client: openai.OpenAI, text: str = "你好世界。", voice: Any = "Kennedy", **more: Any) -> np.ndarray[Any, Any]:
+    """What is said, at 24 kHz; as seeded as can be unless told otherwise."""
+    body = {"seed": 1} | more.pop("extra_body", {})
+    with client.audio.speech.with_streaming_response.create(
+        model=MODEL, voice=voice, input=text, response_format="pcm", extra_body=body, **more
+    ) as answer:
+        return np.frombuffer(answer.read(), "<i2").astype(np.float32) / 32768
+
+
+def phases(daemon: Daemon) -> dict[str, float]:
+    """How often each phase has run."""
+    found = samples(daemon)
+    prefix = f'audiod_phase_seconds_count{{model="{MODEL}",phase="'
+    return {
+        key.removeprefix(prefix).removesuffix('"}'): value for key, value in found.items() if key.startswith(prefix)
+    }
+
+
+def in_base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
+
+
+def test_a_stored_voice_is_encoded_once_whoever_speaks_with_it(
+    daemon: Daemon, client: openai.OpenAI, kennedy: str
+) -> None:
+    said = pcm(client, voice=kennedy)
+    assert said.size == pytest.approx(0.5 * 24_000, abs=600)
+    assert 0.03 < said.std() < 0.3
+    before = phases(daemon)
+    assert before["reference"] == 1
+    assert daemon.ctl("unload", MODEL).returncode == 0
+    assert np.array_equal(pcm(client), said), "by its name, in another process"
+    after = phases(daemon)
+    assert after["reference"] == before["reference"]
+    assert after["vocoder"] == before["vocoder"] + 1
+
+
+@pytest.mark.parametrize(
+    ("emotion", "phase"),
+    [
+        ({"mode": "auto"}, None),
+        ({"mode": "vector", "vector": {"angry": 0.8}}, None),
+        ({"mode": "text", "text": "非常生气"}, "emotion"),
+        ({"mode": "text"}, "emotion"),
+        ({"mode": "audio", "audio": in_base64(AUDIO / "librispeech-6930-75918-0000.wav"), "alpha": 0.7}, "reference"),
+    ],
+)
+def test_every_way_to_ask_for_an_emotion_by_the_sdk(
+    daemon: Daemon, client: openai.OpenAI, kennedy: str, emotion: dict[str, Any], phase: str | None
+) -> None:
+    plain = pcm(client)
+    before = phases(daemon)
+    moved = pcm(client, extra_body={"emotion": emotion})
+    after = phases(daemon)
+    ran = {name for name in after if after[name] > before.get(name, 0)}
+    assert ran == {"autoregression", "s2mel", "vocoder"} | ({phase} if phase else set())
+    assert np.array_equal(moved, plain) == (emotion == {"mode": "auto"})
+
+
+def test_instructions_are_an_emotion_too(client: openai.OpenAI, kennedy: str) -> None:
+    by_vector = pcm(client, extra_body={"emotion": {"vector": {"angry": 0.8}}})
+    assert np.array_equal(pcm(client, instructions="angry 0.8"), by_vector)
+    assert not np.array_equal(pcm(client, instructions="like somebody who is very angry"), pcm(client))
+
+
+def test_a_recording_in_the_request_is_a_voice(client: openai.OpenAI) -> None:
+    woman = f"data:audio/wav;base64,{in_base64(AUDIO / 'librispeech-6930-75918-0001.wav')}"
+    said = pcm(client, voice=woman)
+    assert said.size == pytest.approx(0.5 * 24_000, abs=600)
+    assert np.array_equal(pcm(client, voice=woman), said)
+
+
+def test_five_thousand_characters_are_heard_long_before_they_are_spoken(
+    daemon: Daemon, client: openai.OpenAI, kennedy: str
+) -> None:
+    text = "今天我们来说一说这个地方的人，" * 4 + "你们也来听。"
+    before = phases(daemon)
+    with client.audio.speech.with_streaming_response.create(
+        model=MODEL, voice=kennedy, input=text * 76, response_format="pcm"
+    ) as answer:
+        heard = b"".join(chunk for chunk, _ in zip(answer.iter_bytes(4000), range(3), strict=False))
+        now = phases(daemon)
+    assert len(text * 76) > 5000
+    assert len(heard) == 12_000
+    assert now["vocoder"] - before["vocoder"] <= 2, "while the second part is at work"
+
+
+def test_each_makes_room_for_the_other(daemon: Daemon, client: openai.OpenAI, kennedy: str) -> None:
+    """Speech and text in turns; what is not at work is parked."""
+    sentence = (AUDIO / "librispeech-6930-75918-0000.wav").read_bytes()
+    plain = pcm(client)
+    for _ in range(2):
+        status, heard = transcribe(daemon, sentence, model=ASR)
+        assert (status, json.loads(heard)["text"]) == (200, "hello brave new world")
+        assert daemon.model(MODEL)["state"] == "parked"
+        assert np.array_equal(pcm(client), plain)
+        assert daemon.model(ASR)["state"] == "parked"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"text": "ไม่มี"}, 400, "unspeakable_text", "input"),
+        ({"voice": "nobody"}, 400, "voice_not_found", "voice"),
+        ({"voice": "data:audio/wav;base64,UklGRg=="}, 400, "invalid_audio", "voice"),
+        ({"extra_body": {"emotion": {"vector": {"bored": 1}}}}, 400, "invalid_request", "emotion"),
+        ({"extra_body": {"emotion": {"vector": {"happy": 2}}}}, 400, "invalid_request", "emotion"),
+    ],
+)
+def test_bad_input_is_told_by_the_field(
+    client: openai.OpenAI, kennedy: str, fields: dict[str, Any], status: int, code: str, param: str
+) -> None:
+    with pytest.raises(openai.APIStatusError) as refused:
+        pcm(client, **fields)
+    assert (refused.value.status_code, refused.value.code) == (status, code)
+    assert str(refused.value.param).startswith(param)
+
+
+def test_what_was_made_of_a_voice_goes_with_it(daemon: Daemon, client: openai.OpenAI, kennedy: str) -> None:
+    made = daemon.directory / "state/voices/made"
+    assert list(made.rglob(f"{kennedy}.*"))
+    assert daemon.ctl("voices", "remove", "Kennedy").returncode == 0
+    assert not list(made.rglob(f"{kennedy}.*"))
