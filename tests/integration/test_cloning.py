@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import sounds
 from clients import held_bytes, leases
@@ -350,6 +352,44 @@ def test_a_second_worker_hears_the_recordings_too(daemon: Daemon, tmp_path: Path
     assert (asked["reference"]["heard"]["hz"], asked["emotion"]["heard"]["hz"]) == (440, 880)
 
 
+# --- whatever is sent -------------------------------------------------------------------------------------------------
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+RECORDINGS = st.sampled_from([tone(440, 1.2), tone(440, 0.1), b"RIFF", bytes(5000)]).map(data_url) | ANYTHING
+FIELDS = st.fixed_dictionaries(
+    {"voice": RECORDINGS | st.fixed_dictionaries({}, optional={"audio": RECORDINGS, "id": ANYTHING})},
+    optional={
+        "ref_audio": RECORDINGS,
+        "emotion": ANYTHING
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "mode": st.sampled_from(["auto", "audio", "vector", "text", "x"]),
+                "audio": RECORDINGS,
+                "vector": ANYTHING | st.dictionaries(st.sampled_from([*EMOTIONS, "x"]), st.floats(-0.5, 1.5)),
+                "text": ANYTHING,
+                "alpha": ANYTHING | st.floats(0, 1),
+            },
+        ),
+        "instructions": st.text(max_size=30) | st.sampled_from(EMOTIONS) | ANYTHING.map(json.dumps),
+        **{name: ANYTHING | st.integers(0, 5) for name in ("seed", "temperature", "top_k", "interval_silence")},
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(FIELDS)
+def test_whatever_is_sent_is_spoken_or_refused(daemon: Daemon, fields: dict[str, object]) -> None:
+    status, body = speak(daemon, **fields)
+    assert status in (200, 400), body
+    if status == 400:
+        assert json.loads(body)["error"]["param"] in {*fields, "input"}
+
+
 # --- progress ---------------------------------------------------------------------------------------------------------
 
 
@@ -415,19 +455,18 @@ async def test_a_recording_of_no_use_ends_the_utterance(daemon: Daemon) -> None:
 
 
 def made_of(daemon: Daemon, voice: str) -> Path:
-    """As an engine would keep it."""
-    file = daemon.directory / "state" / "voices" / "made" / MODEL / f"{voice}.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"made")
-    return file
+    """Where the engine keeps what it makes of a stored voice."""
+    return daemon.directory / "state" / "voices" / "made" / MODEL / f"{voice}.safetensors"
 
 
 def test_what_was_made_of_a_voice_is_deleted_with_it(daemon: Daemon) -> None:
     voice, other = store(daemon, "Gone", tone(500)), store(daemon, "Kept", tone(500))
-    made, kept = made_of(daemon, voice), made_of(daemon, other)
+    for one in (voice, other):
+        spoken(daemon, voice=one)
+        assert made_of(daemon, one).exists()
     assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
-    assert not made.exists()
-    assert kept.exists()
+    assert not made_of(daemon, voice).exists()
+    assert made_of(daemon, other).exists()
     assert refused(daemon, voice=voice)[:3] == (400, "voice_not_found", "voice")
 
 
@@ -435,13 +474,22 @@ def test_a_voice_deleted_while_it_speaks_leaves_nothing(daemon: Daemon, tmp_path
     voice, gate = store(daemon, "Leaving", tone(500)), Gate(tmp_path)
     with ThreadPoolExecutor(1) as threads:
         speaking = threads.submit(speak, daemon, f"read {gate}\nHello.", voice=voice)
-        until(lambda: leases(daemon, MODEL) == 1)
+        until(made_of(daemon, voice).exists)
         assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
-        made = made_of(daemon, voice)
+        made_of(daemon, voice).write_bytes(b"made later")
         gate.open()
         status, pcm = speaking.result(60)
     assert (status, told(pcm)[0]["reference"]["voice"]) == (200, voice)
-    until(lambda: not made.exists())
+    until(lambda: not made_of(daemon, voice).exists())
+
+
+def test_nothing_is_kept_of_a_recording_that_came_along(daemon: Daemon) -> None:
+    def kept() -> set[str]:
+        return {str(file) for file in (daemon.directory / "state").rglob("*") if file.is_file()}
+
+    before = kept()
+    spoken(daemon)
+    assert {file for file in kept() - before if "voices" in file} == set()
 
 
 # --- audioctl ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from scraping import until
 from sounds import muxed
 
 FILE = (AUDIO / "librispeech-6930-75918-0000.wav").read_bytes()
+TOO_LARGE = "upload_too_large"
 SETTINGS = '[server]\naudio_memory = "10MB"\nupload_limit = "8MB"\nupload_stall = "400ms"\n'
 LARGE = bytes(6_000_000)
 FORM = "multipart/form-data; boundary=b"
@@ -136,6 +137,25 @@ def test_speech_needs_no_room_of_its_own_before_it_is_there(taken: Daemon) -> No
     assert (status, len(audio) > 10_000_000) == (200, True)
 
 
+def test_speech_with_a_recording_needs_room_for_it(small: Daemon, taken: Daemon) -> None:
+    for daemon, length, refusal in ((taken, 5_000_000, (503, "queue_full")), (small, 12_000_000, (413, TOO_LARGE))):
+        with client(daemon) as one:
+            one.send_head(SPEECH, "application/json", length)
+            status, error = one.error()
+        assert ((status, error["code"]), error["param"]) == (refusal, None)
+    remains = Remains(small)
+    body = json.dumps({"model": "hibari", "input": "Hello.", "ref_audio": "A" * 3_000_000}).encode()
+    with client(small) as one:
+        one.send_head(SPEECH, "application/json", None)
+        for start in range(0, len(body), 100_000):
+            one.chunk(body[start : start + 100_000])
+        until(lambda: held_bytes(small) > 1_900_000)
+        one.chunk(b"")
+        status, error = one.error()
+    assert (status, error["code"]) == (400, "voice_not_spoken")
+    remains.check()
+
+
 def test_room_that_is_free_again_can_be_had(small: Daemon) -> None:
     remains = Remains(small)
     first = Client(small)
@@ -161,7 +181,7 @@ def test_a_recording_that_alone_would_need_more_than_there_is_is_told_so(small: 
 
 
 def test_a_declared_length_beyond_the_limit_is_refused_unread(small: Daemon) -> None:
-    for path, length, says in ((TRANSCRIPTIONS, 10_000_000, "8 MB"), (SPEECH, 2_000_000, "than this path takes")):
+    for path, length, says in ((TRANSCRIPTIONS, 10_000_000, "8 MB"), (SPEECH, 30_000_000, "than this path takes")):
         with client(small) as one:
             one.send_head(path, FORM, length)
             status, error = one.error()

@@ -45,16 +45,16 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     voices: Annotated[
         Union[list[ModelVoice], UnsetType], Meta(description="The voices that a speech model has of its own.")
     ] = UNSET
-    licence: Annotated[Union[str, UnsetType], Meta(description="Of its weights, as an SPDX expression.")] = UNSET
-    licence_notices: Annotated[
-        Union[list[LicenceNotice], UnsetType], Meta(description="Terms that are not those of open source.")
-    ] = UNSET
     clones: Annotated[
         Union[bool, UnsetType], Meta(description="Whether a speech model speaks with stored voices and recordings.")
     ] = UNSET
     emotions: Annotated[Union[bool, UnsetType], Meta(description="Whether a speech model can be told an emotion.")] = (
         UNSET
     )
+    licence: Annotated[Union[str, UnsetType], Meta(description="Of its weights, as an SPDX expression.")] = UNSET
+    licence_notices: Annotated[
+        Union[list[LicenceNotice], UnsetType], Meta(description="Terms that are not those of open source.")
+    ] = UNSET
 
 
 class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
@@ -90,10 +90,10 @@ def _describe(services: Services, name: str) -> Model:
         root=entry.id,
         aliases=services.library.aliases_of(entry.id) if name == entry.id else [],
         voices=_voices(entry) if entry.task is Task.SPEAK else UNSET,
-        licence=entry.licence or UNSET,
-        licence_notices=list(entry.licence_notices) or UNSET,
         clones=entry.clones if entry.task is Task.SPEAK else UNSET,
         emotions=entry.emotions if entry.task is Task.SPEAK else UNSET,
+        licence=entry.licence or UNSET,
+        licence_notices=list(entry.licence_notices) or UNSET,
     )
 
 

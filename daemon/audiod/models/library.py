@@ -140,10 +140,11 @@ class Library:
         return self.require_installed(best.id)
 
     def _candidates(self, name: str) -> list[ModelEntry]:
+        """Those of an alias that are there; and those that come with audiod, to be named as what is lacking."""
         if name in self.entries:
             return [self.entries[name]]
-        if models := self.aliases.get(name):
-            return [self.entries[model] for model in models]
+        if models := [self.entries[model] for model in self.aliases.get(name, ())]:
+            return [entry for entry in models if entry.embedded or not self.missing(entry)] or models
         raise ModelNotFound(f"there is no model {name!r}", hint="audioctl models", param="model")
 
     def _has_voice(self, entry: ModelEntry, voice: str) -> bool:

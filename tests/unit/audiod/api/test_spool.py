@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from audiod.api import spool as spools
-from audiod.api.spool import Spool
+from audiod.api.spool import Event, Spool
 from audiod.media.audio_memory import AudioMemory, Held
 from audioproto.errors import EngineFailed
 
@@ -23,6 +23,22 @@ def held(memory: AudioMemory) -> Iterator[Held]:
     with memory.hold() as held:
         yield held
     assert memory.held_bytes == 0
+
+
+async def test_what_is_told_comes_in_its_turn_and_takes_no_memory(memory: AudioMemory, held: Held) -> None:
+    spool = Spool(held)
+    first, last = Event(), Event()
+    await spool.tell(first)
+    await spool.put(b"one")
+    await spool.tell(last)
+    assert memory.held_bytes == 3
+    await spool.end()
+    assert [await spool.read() for _ in range(4)] == [first, b"one", last, b""]
+    discarded = Spool(held)
+    await discarded.tell(first)
+    await discarded.put(b"one")
+    await discarded.discard()
+    assert (await discarded.read(), memory.held_bytes) == (b"", 0)
 
 
 async def test_bytes_come_out_as_they_went_in_and_are_held_until_they_are_read(memory: AudioMemory, held: Held) -> None:

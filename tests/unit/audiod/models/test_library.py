@@ -142,14 +142,16 @@ def test_an_aligner_that_is_not_installed_is_named_with_what_installs_it(entries
 ALIAS = {"tts": ["imitator", "hibari"], "tts-2": ["hibari", "imitator"]}
 
 
-def with_imitator(entries: dict[str, ModelEntry], *names: str) -> Library:
+def with_imitator(entries: dict[str, ModelEntry], *names: str, missing: str = "") -> Library:
     """A first model without a voice of its own; `names` are stored ones'."""
     hibari = entries["hibari"]
     imitator = msgspec.structs.replace(
-        hibari, id="imitator", voices=[], voice_aliases={}, default_voice="", clones=True, emotions=True
+        hibari, id="imitator", voices=[], voice_aliases={}, default_voice="", clones=True, emotions=True, embedded=False
     )
     stored = dict.fromkeys(names, VoiceKind.AUDIO_SAMPLE)
-    return Library({"imitator": imitator, "hibari": hibari}, ALIAS, lambda entry: "", stored.get)
+    return Library(
+        {"imitator": imitator, "hibari": hibari}, ALIAS, lambda e: "weights" if e.id == missing else "", stored.get
+    )
 
 
 def test_a_name_that_anybody_has_is_spoken_by_whoever_has_a_voice_of_its_own(entries: dict[str, ModelEntry]) -> None:
@@ -172,6 +174,15 @@ def test_a_recording_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[s
     assert with_imitator(entries).imitator("tts-2", "Hello.").id == "imitator"
     with pytest.raises(VoiceNotSpoken, match="can: imitator"):
         with_imitator(entries).imitator("hibari", "Hello.")
+
+
+def test_a_model_of_an_alias_that_is_not_there_and_need_not_be_is_not_meant(entries: dict[str, ModelEntry]) -> None:
+    with pytest.raises(VoiceNotSpoken, match="can: none"):
+        with_imitator(entries, "anna", missing="imitator").speaker("tts-2", "anna", "Hello.")
+    with pytest.raises(ModelNotInstalled):
+        with_imitator(entries, "anna", missing="imitator").speaker("imitator", "anna", "Hello.")
+    with pytest.raises(ModelNotInstalled):
+        with_imitator(entries, missing="hibari").speaker("tts-2", "alloy", "Hello.")
 
 
 def test_an_emotion_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
