@@ -296,6 +296,13 @@ def test_the_first_part_is_heard_before_the_second_is_computed(worker: Worker) -
     assert end.aborted
 
 
+def test_the_first_part_is_short_even_if_the_first_sentence_is_not(worker: Worker) -> None:
+    """Two tokens for each character of the tiny model; 120 may be in a part, and 40 in the first."""
+    sentence = "今天我们来说一说这个地方的人，你们也来说一说那里的事。"
+    messages = spoken(worker, sentence, **seeded())
+    assert [message.part for message in messages if isinstance(message, Phase) and message.name == "vocoder"] == [1, 2]
+
+
 def test_parts_are_equally_loud_and_apart_by_the_pause_that_was_asked_for(worker: Worker) -> None:
     text = "今天是二零二六年。" + "我们在这里说你好世界。" * 12
     for pause_s, pause in ((None, PAUSE), (0.5, RATE_HZ // 2), (0.0, 0)):

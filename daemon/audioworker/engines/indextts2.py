@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from audioproto.errors import BadAudio, BadRequest, UnspeakableText, VoiceNotFound
-from audioproto.sentences import opening, sentences
+from audioproto.sentences import sentences
 from audioproto.types import EMOTIONS, EngineSpec, Hold
 from audioproto.worker import Phase, Recording, Sampling, Synthesize
 from audioworker import device, encodings, engine, text
@@ -55,6 +55,9 @@ _SHORTEST_REFERENCE_S, _LONGEST_REFERENCE_S = 0.5, 15.0
 _CONTEXT_BYTES, _WORKING_BYTES = 300 * 2**20, 800 * 2**20
 """Device memory that is no weight: CUDA's own, and the most that a phase computes with: the language model's cache of
 three beams, or half a minute in the vocoder."""
+
+_FIRST_TOKENS = 40
+"""Of the first part, which somebody waits for: some ten seconds of speech, where whole sentences may have thirty."""
 
 _CODES_PER_TOKEN, _LEAST_CODES = 40, 150
 """As many codes of 20 ms are no speech any more: a token of text is said in 0.2 to 0.4 s."""
@@ -183,15 +186,14 @@ class Engine(engine.Engine, engine.Synthesizer):
         A part ends where a sentence does, unless one is too long. What has no sound is left out.
         """
         most, part, begun = self._options["part_tokens"], list[int](), False
-        for number, sentence in enumerate(sentences(text.clean(written))):
-            for piece in filter(None, (sentence,) if number else opening(sentence)):
-                for ids in text.encoded(piece, self._made.encode, most):
-                    if self._made.silent.issuperset(ids):
-                        continue
-                    if part and (not begun or len(part) + len(ids) > most):
-                        yield part
-                        part, begun = [], True
-                    part = part + ids
+        for sentence in sentences(text.clean(written)):
+            for ids in text.encoded(sentence, self._made.encode, most if part or begun else min(most, _FIRST_TOKENS)):
+                if self._made.silent.issuperset(ids):
+                    continue
+                if part and (not begun or len(part) + len(ids) > most):
+                    yield part
+                    part, begun = [], True
+                part = part + ids
         if part:
             yield part
 
