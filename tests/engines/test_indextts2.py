@@ -297,8 +297,8 @@ def test_the_first_part_is_heard_before_the_second_is_computed(worker: Worker) -
 
 
 def test_the_first_part_is_short_even_if_the_first_sentence_is_not(worker: Worker) -> None:
-    """Two tokens for each character of the tiny model; 120 may be in a part, and 40 in the first."""
-    sentence = "今天我们来说一说这个地方的人，你们也来说一说那里的事。"
+    """A sentence of 60 tokens; a part may have 120, and the first one 40."""
+    sentence = "今天我们来说一说这个地方的人，你们也来说一说那里的事，我们在这里说，你们在那里说一说。"
     messages = spoken(worker, sentence, **seeded())
     assert [message.part for message in messages if isinstance(message, Phase) and message.name == "vocoder"] == [1, 2]
 
