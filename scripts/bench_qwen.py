@@ -1,5 +1,6 @@
-"""What scripts/bench measures of Qwen3-ASR, and of any engine's coming up, inside a runtime. Run by the runtime's Python;
-prints one line of JSON.
+"""What scripts/bench measures of Qwen3-ASR, and of any engine's coming up, inside a runtime.
+
+Run by the runtime's Python; prints one line of JSON.
 
     bench_qwen.py up ENGINE DIRECTORY                     import, reading and loading: seconds and memory
     bench_qwen.py calls ENGINE SCRIPTED NOISE COUNT       the engine and its library on the same call, in turns

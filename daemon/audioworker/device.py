@@ -32,7 +32,7 @@ def prepare_torch() -> None:
 
 
 def open_device(name: str, threads: int, memory_bytes: int = 0) -> torch.device:
-    """Called in the worker: the first to touch a GPU. `memory_bytes`, if not 0, is what it may take of it at most."""
+    """Called in the worker: the first to touch a GPU. `memory_bytes`, if not 0, is the most that torch may allocate."""
     import torch
 
     torch.set_num_threads(threads)

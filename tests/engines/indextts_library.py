@@ -103,7 +103,7 @@ def seeded(call: Callable[..., Any], seed: int, draw: int) -> Callable[..., Any]
 
 
 def main() -> None:
-    directory, reference, out = Path(sys.argv[1]), np.load(sys.argv[2]), Path(sys.argv[3])
+    directory, reference, out = Path(sys.argv[1]), np.load(sys.argv[2]).astype(np.float32), Path(sys.argv[3])
     recordings = {"voice": reference, "emotion": reference[::-1].copy()}
     joined = np.concatenate(list(recordings.values()))
     ours: Any = engine.find("indextts2")(EngineSpec("indextts2", "tiny", str(directory)))

@@ -89,7 +89,6 @@ class Engine(engine.Engine, engine.Synthesizer):
         self._computing = threading.Lock()
 
     def prepare(self) -> None:
-        os.environ["HF_HUB_OFFLINE"] = "1"
         self.progress("importing indextts")
         device.prepare_torch()
         checkpoint.import_library()
@@ -99,7 +98,8 @@ class Engine(engine.Engine, engine.Synthesizer):
 
     def load(self) -> None:
         made, gpt, networks = self._made, self._made.gpt, self._made.s2mel.models
-        target = device.open_device(self.spec.device, self.spec.threads, self.spec.memory_bytes)
+        allocated_bytes = max(0, self.spec.memory_bytes - _CONTEXT_BYTES)
+        target = device.open_device(self.spec.device, self.spec.threads, allocated_bytes)
         self._phases = Phases(made, target, self._at_token, half=gpt.mel_head.weight.element_size() == 2)
         self._device = target
         self._staging = device.Staging(device.Copier(target), self._room_bytes())
