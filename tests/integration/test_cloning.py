@@ -121,6 +121,15 @@ def test_a_model_that_does_not_imitate_says_which_does(daemon: Daemon) -> None:
     assert "can: cloning" in said[3]
 
 
+def test_a_voice_whose_recording_is_gone_says_so(daemon: Daemon) -> None:
+    voice = store(daemon, "Lost", tone(500))
+    (daemon.directory / "state" / "voices" / "samples" / f"{voice}.wav").unlink()
+    status, code, _, message = refused(daemon, voice=voice)
+    assert (status, code) == (507, "store_failed")
+    assert str(daemon.directory) not in message
+    assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
+
+
 # --- recordings that are of no use ------------------------------------------------------------------------------------
 
 BAD = {
