@@ -103,6 +103,17 @@ class HttpApi:
         body = msgspec.json.encode(fields)
         return self._post(path, "application/json", len(body), iter([body]))
 
+    def post_for_events(self, path: str, fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Send `fields` as JSON; yields the server-sent events of the answer as they come. Raises AudiodError."""
+        rest = b""
+        for block in self.post_json(path, fields):
+            *events, rest = (rest + block).split(b"\n\n")
+            for event in events:
+                said = decode(event.removeprefix(b"data: "), dict[str, Any])
+                if "error" in said:
+                    raise _typed(msgspec.convert(said, _Envelope).error, AudiodError)
+                yield said
+
     def post_file(self, path: str, fields: Mapping[str, str], file: Path, name: str = "file") -> bytes:
         """Send `fields`, then `file` under `name`, as multipart/form-data, read as it is sent. Raises AudiodError."""
         boundary = secrets.token_hex(16)
@@ -221,7 +232,11 @@ def _refusal(answer: http.client.HTTPResponse) -> AudiodError:
         text = " ".join(body.decode(errors="replace").split())[:_MESSAGE_LIMIT]
         problem = _Problem(f"HTTP status {answer.status} {answer.reason}: {text}".rstrip(": "))
     fallback = _BY_STATUS.get(answer.status, BadRequest if answer.status < 500 else AudiodError)
-    hint = "export AUDIOD_API_KEY=KEY" if answer.status == 401 else ""
-    return all_errors().get(problem.code or "", fallback)(
-        problem.message, hint=hint, param=problem.param or "", retry_after_s=retry_after_s
-    )
+    error = _typed(problem, fallback)
+    error.hint = "export AUDIOD_API_KEY=KEY" if answer.status == 401 else ""
+    error.retry_after_s = retry_after_s
+    return error
+
+
+def _typed(problem: _Problem, fallback: type[AudiodError]) -> AudiodError:
+    return all_errors().get(problem.code or "", fallback)(problem.message, param=problem.param or "")

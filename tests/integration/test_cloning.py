@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sounds
+from audioproto.errors import EngineFailed
 from clients import held_bytes, leases
 from daemons import AUDIO, Daemon, running
 from imitations import MODEL, data_url, in_base64, refused, speak, spoken, told, tone
 from scraping import until
 from scripted_daemons import Gate
 from speech_sockets import connected
+from terminals import terminal
 
 EMOTIONS = ["happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm"]
 
@@ -116,6 +119,15 @@ def test_a_model_that_does_not_imitate_says_which_does(daemon: Daemon) -> None:
     said = refused(daemon, model="hibari")
     assert said[:3] == (400, "voice_not_spoken", "voice")
     assert "can: cloning" in said[3]
+
+
+def test_a_voice_whose_recording_is_gone_says_so(daemon: Daemon) -> None:
+    voice = store(daemon, "Lost", tone(500))
+    (daemon.directory / "state" / "voices" / "samples" / f"{voice}.wav").unlink()
+    status, code, _, message = refused(daemon, voice=voice)
+    assert (status, code) == (507, "store_failed")
+    assert str(daemon.directory) not in message
+    assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
 
 
 # --- recordings that are of no use ------------------------------------------------------------------------------------
@@ -551,3 +563,21 @@ def test_audioctl_keeps_no_consent_of_a_voice_that_is_refused(daemon: Daemon, tm
     for more, said in (((), "--consent"), (("--consent", str(good)), "which language")):
         refusal = daemon.ctl(*add, *more)
         assert (refusal.returncode, said in refusal.stderr) == (2, True)
+
+
+def test_whoever_looks_on_sees_how_far_a_long_text_is(daemon: Daemon, tmp_path: Path) -> None:
+    voice, target = store(daemon, "Slow", tone(500)), tmp_path / "said.pcm"
+    target.write_bytes(b"old")
+    command = [sys.executable, "-m", "audioctl", "--socket", str(daemon.socket), "voices", "say"]
+    more = ["-o", str(target), "--model", MODEL]
+    gate = Gate(tmp_path)
+    with terminal([*command, voice, f"One.\nTwo.\nread {gate}\nFour.", *more], daemon.environment()) as screen:
+        screen.wait_for("part 2 of 4")
+        gate.open()
+        assert screen.wait_for_end() == 0
+        assert "part 4 of 4" in "\n".join(screen.lines())
+    assert [part["text"] for part in told(target.read_bytes())] == ["One.", "Two.", "Four."]
+    with terminal([*command, voice, "One.\nfail at this", *more], daemon.environment()) as screen:
+        assert screen.wait_for_end() == EngineFailed.exit_status
+        assert "told to fail" in " ".join(screen.lines())
+    assert len(told(target.read_bytes())) == 3, "what was there before"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from audioproto.errors import EngineFailed
 from audioproto.types import Hold
 from audioproto.worker import Phase, Recording, Synthesize
 from audioworker import engine
@@ -24,7 +25,7 @@ class Engine(engine.Engine, engine.Synthesizer):
     """Each line of the text is a part. Some are done instead of told:
 
     `read FIFO` waits for somebody to open it for writing, `die FILE` ends the process, unless there is that file,
-    which is made. A stored voice leaves a file in the directory for voices.
+    which is made, `fail` raises. A stored voice leaves a file in the directory for voices.
     """
 
     hold: ClassVar[Hold] = Hold.WEIGHTS
@@ -64,6 +65,8 @@ class Engine(engine.Engine, engine.Synthesizer):
             if step == "read":
                 Path(about).read_bytes()
                 continue
+            if step == "fail":
+                raise EngineFailed("told to fail")
             if step == "die":
                 if not Path(about).exists():
                     Path(about).touch()

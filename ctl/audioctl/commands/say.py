@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from audioctl import files
 from audioctl.client import Client
-from audioctl.http_api import add_url, connect
+from audioctl.http_api import HttpApi, add_url, connect
 from audioctl.output import Output, size
 from audioproto import emotions
 from audioproto.errors import BadRequest
@@ -80,7 +81,11 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
         fields["seed"] = arguments.seed
     if emotion := _emotion(arguments):
         fields["emotion"] = emotion
-    sound = connect(arguments.url, client).post_json("/audio/speech", fields)
+    api = connect(arguments.url, client)
+    if sys.stderr.isatty() and arguments.output != "-" and not out.json:
+        sound = _followed(api, fields, out)
+    else:
+        sound = api.post_json("/audio/speech", fields)
     if arguments.output == "-":
         for block in sound:
             sys.stdout.buffer.write(block)
@@ -92,6 +97,17 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     else:
         out.note(f"{arguments.output}: {size(written)}")
     return 0
+
+
+def _followed(api: HttpApi, fields: Mapping[str, Any], out: Output) -> Iterator[bytes]:
+    """The sound as it comes, and for whoever looks on a line for each part of a long text."""
+    told = 0
+    for event in api.post_for_events("/audio/speech", {**fields, "stream_format": "sse", "progress": True}):
+        if audio := event.get("audio"):
+            yield b64decode(audio)
+        elif event.get("parts", 0) > 1 and event["part"] > told:
+            told = event["part"]
+            out.note(f"part {told} of {event['parts']}")
 
 
 def _emotion(arguments: argparse.Namespace) -> dict[str, Any]:
