@@ -167,6 +167,19 @@ def test_it_computes_what_the_library_does_bit_for_bit(
         assert theirs.std() > 0.05
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.0),
+        Sampling(temperature=2.0, top_p=1.0, top_k=0, repetition_penalty=1.0),
+        Sampling(top_k=1, repetition_penalty=0.5, seed=2**53),
+        Sampling(top_p=1e-6, seed=0),
+    ],
+)
+def test_every_sampling_that_may_be_asked_for_speaks(worker: Worker, sampling: Sampling) -> None:
+    assert heard(spoken(worker, "你好。", sampling=sampling)).size == PART
+
+
 # --- voices -----------------------------------------------------------------------------------------------------------
 
 

@@ -128,6 +128,11 @@ class Phases:
         words = torch.tensor([ids], dtype=torch.int32, device=self._device)
         zero = torch.zeros(1, dtype=torch.long, device=self._device)
         most = min(most, gpt.max_mel_tokens - 1)
+        temperature = _or(sampling.temperature, 0.8)
+        chance: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature:
+            chance = {"do_sample": True, "temperature": temperature}
+            chance |= {"top_p": _or(sampling.top_p, 0.8), "top_k": _or(sampling.top_k, 30)}
         with self._in_half():
             durations = (gpt.speed_emb(zero + 1).unsqueeze(1), gpt.speed_emb(zero).unsqueeze(1))
             conditions = torch.cat((voice["speaker"] + emotion.unsqueeze(1), *durations), 1)
@@ -140,12 +145,9 @@ class Phases:
                 eos_token_id=gpt.stop_mel_token,
                 attention_mask=mask,
                 max_length=prompt.shape[1] + most,
-                do_sample=True,
                 num_beams=beams,
                 length_penalty=0.0,
-                temperature=_or(sampling.temperature, 0.8),
-                top_p=_or(sampling.top_p, 0.8),
-                top_k=_or(sampling.top_k, 30),
+                **chance,
                 repetition_penalty=_or(sampling.repetition_penalty, 10.0),
                 stopping_criteria=[self._watch],
             )[0, prompt.shape[1] :]
