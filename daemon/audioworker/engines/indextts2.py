@@ -311,6 +311,8 @@ def _checked(spec: EngineSpec) -> dict[str, Any]:
         kinds = (int, float) if isinstance(_OPTIONS[name], float) else (int,)
         if type(chosen[name]) not in kinds or not low <= chosen[name] <= high:
             raise BadRequest(f"{spec.model}: {name} must be a number from {low:g} to {high:g}")
+    if chosen["dtype"] == "float16" and spec.device == "cpu":
+        raise BadRequest(f"{spec.model}: float16 needs a GPU", hint='dtype = "auto"')
     if type(chosen["compile"]) is not bool:
         raise BadRequest(f"{spec.model}: compile must be true or false")
     return chosen
