@@ -120,6 +120,22 @@ async def test_a_load_may_take_longer_than_the_limit_as_long_as_it_gets_on(launc
         assert await do(worker, "yield 10") == [10]
 
 
+async def test_a_start_given_up_at_any_step_leaves_no_descriptor(launch: Callable[..., Launch]) -> None:
+    """Each time a turn of the event loop later: from before there is a pipe until after there is a process."""
+    async with started(launch()):
+        pass  # what asyncio opens once
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for turns in range(12):
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(started(launch()).__aenter__())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+        for _ in range(3):  # asyncio closes a pipe's end a turn later
+            await asyncio.sleep(0)
+        assert sorted(os.listdir("/proc/self/fd")) == before, f"given up after {turns} turns"  # noqa: PTH208
+
+
 @pytest.mark.parametrize("last", ["say half of the weights", "log half of the weights"])
 async def test_a_load_that_stands_still_is_ended_and_says_what_it_did_last(
     launch: Callable[..., Launch], last: str

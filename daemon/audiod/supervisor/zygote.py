@@ -108,27 +108,28 @@ class Zygote:
         Raises AudiodError, with nothing left running, when it cannot be brought up.
         """
         ours, theirs = socket.socketpair()
-        log_pipe, lines, log_end = await _pipe()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                str(launch.python),
-                "-m",
-                "audioworker",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=log_end,
-                start_new_session=True,
-                env=launch.environment(),
-            )
-        except OSError as error:
-            ours.close()
-            log_pipe.close()
-            raise EngineFailed(f"cannot start {launch.python}: {error}") from error
-        finally:
-            theirs.close()
-            os.close(log_end)
+        with contextlib.ExitStack() as opened, theirs:
+            opened.callback(ours.close)
+            log_pipe, lines, log_end = await _pipe()
+            opened.callback(log_pipe.close)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    str(launch.python),
+                    "-m",
+                    "audioworker",
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=log_end,
+                    start_new_session=True,
+                    env=launch.environment(),
+                )
+            except OSError as error:
+                raise EngineFailed(f"cannot start {launch.python}: {error}") from error
+            finally:
+                os.close(log_end)
+            opened.pop_all()  # from here on the zygote closes them
         if launch.group is not None:
             launch.group.add(process.pid)
         zygote = cls(launch, process, ours, log_pipe, lines)
@@ -319,5 +320,9 @@ async def _pipe() -> tuple[asyncio.ReadTransport, asyncio.StreamReader, int]:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     source = os.fdopen(reading, "rb", 0)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
+    try:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
+    except BaseException:
+        os.close(writing)
+        raise
     return transport, reader, writing
