@@ -1,0 +1,1 @@
+"""Programs that the measures run elsewhere: in an engine's runtime, or in audiod's own environment."""
