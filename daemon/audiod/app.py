@@ -71,6 +71,7 @@ class Daemon:
         self._http: list[socket.socket] = []
         self._notifier = notifier
         self._groups = Groups.adopt()
+        self._background = Tasks()
         self._stopped = asyncio.Event()
         self._hung_up = asyncio.Event()
         self._code = Path(tempfile.mkdtemp(prefix="audiod-"))
@@ -117,7 +118,7 @@ class Daemon:
         self._main = asyncio.current_task()
         services = self.services
         async with AsyncExitStack() as stack:
-            background = Tasks()
+            background = self._background
             await background.__aenter__()
             stack.push_async_callback(background.__aexit__, None, None, None)
             if self._notifier.listens:
@@ -204,13 +205,17 @@ class Daemon:
         services = self.services
         for entry in services.library.entries.values():
             if entry.preload:
-                try:
-                    await services.manager.load(entry.id)
-                    await services.manager.warm(entry.id, services.config.residency.queue_timeout)
-                except AudiodError as error:
-                    services.preload_failures[entry.id] = error.message
-                    logger.error("preload of %s failed: %s", entry.id, error.message)
+                await self._load_and_warm(entry.id)
         services.started = True
+
+    async def _load_and_warm(self, model: str) -> None:
+        services = self.services
+        try:
+            await services.manager.load(model)
+            await services.manager.warm(model, services.config.residency.queue_timeout)
+        except AudiodError as error:
+            services.preload_failures[model] = error.message
+            logger.error("preload of %s failed: %s", model, error.message)
 
     # --- what the control socket may ask for ------------------------------------------------------------------------
 
@@ -229,6 +234,9 @@ class Daemon:
         self.services.keys = new.keys
         self.services.translator = new.translator
         self.services.manager.reconfigure(new.profiles, new.limits)
+        for model in self.services.manager.beginning_anew():
+            if (entry := new.library.entries.get(model)) and (entry.preload or entry.pinned):
+                self._background.start(self._load_and_warm(model), f"reload of {model}")
         logs.configure(config.logging.level, config.logging.format)
         fixed = [
             name

@@ -17,7 +17,7 @@ from audiod.config import Config
 from audiod.devices import CPU, Device
 from audiod.footprints import FootprintBook, fingerprint
 from audiod.models import catalogue, install
-from audiod.models.catalogue import ModelEntry
+from audiod.models.catalogue import ModelEntry, Staging
 from audiod.models.library import Library
 from audiod.residency.events import Limits, Profile
 from audiod.residency.footprint import Footprint
@@ -102,18 +102,33 @@ def make(config: Config, keys: Keys, stored: Callable[[str], VoiceKind | None], 
 def staging(entries: Iterable[ModelEntry], on: Mapping[str, str], budgets: Mapping[str, int]) -> dict[str, int]:
     """Device memory that each model is staged in, by model; 0 where it is not staged.
 
-    `on` is the device of each model, `budgets` are the devices'. One that has room as a whole, beside what is pinned
-    there, is never staged. Else it is if it can be, and then it gets its least and not all that there is: so it is
-    loaded sooner, and others may stay. By what entries say, and not by what was learnt, lest it change by itself.
+    `on` is the device of each model, `budgets` are the devices'. Unless its entry decides, one that has room as a
+    whole, beside what is pinned there, is not staged; pinned ones choose first, in the order of `entries`. Else it is
+    if it can be, and then it gets its least and not all that there is: so it is loaded sooner, and others may stay. By
+    what entries say, and not by what was learnt, lest it change by itself.
     """
-    entries = list(entries)
-    pinned = {entry.id: int(entry.staged_bytes or entry.ready_bytes) for entry in entries if entry.pinned}
+    ordered = sorted(entries, key=lambda entry: not entry.pinned)
+    taken = dict.fromkeys(budgets, 0)  # by pinned models: of those that come later, their least
+    for entry in ordered:
+        if entry.pinned:
+            taken[on[entry.id]] += _least_bytes(entry)
+    found = {}
+    for entry in ordered:
+        device, least_bytes = on[entry.id], _least_bytes(entry)
+        beside_bytes = taken[device] - (least_bytes if entry.pinned else 0)
+        whole = entry.staging is Staging.OFF or (
+            entry.staging is Staging.AUTO and entry.ready_bytes <= budgets[device] - beside_bytes
+        )
+        found[entry.id] = 0 if whole else int(entry.staged_bytes)
+        if entry.pinned:
+            taken[device] = beside_bytes + (found[entry.id] or int(entry.ready_bytes))
+    return found
 
-    def room_bytes(entry: ModelEntry) -> int:
-        beside = sum(held for model, held in pinned.items() if model != entry.id and on[model] == on[entry.id])
-        return budgets[on[entry.id]] - beside
 
-    return {entry.id: 0 if entry.ready_bytes <= room_bytes(entry) else int(entry.staged_bytes) for entry in entries}
+def _least_bytes(entry: ModelEntry) -> int:
+    """Of the device's memory, that it can work with."""
+    staged = entry.staged_bytes if entry.staging is not Staging.OFF else 0
+    return int(staged or entry.ready_bytes)
 
 
 def _audio_memory_bytes(config: Config) -> int:

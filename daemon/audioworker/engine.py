@@ -143,22 +143,31 @@ _ALLOCATION_FAILED = re.compile(
 and PyTorch's allocator on the CPU or the kernel's ENOMEM."""
 
 
-def typed(error: Exception) -> AudiodError:
-    """The typed error for anything an engine may raise; the traceback of an untyped one goes to the log."""
+def typed(error: Exception, spec: EngineSpec | None = None) -> AudiodError:
+    """The typed error for anything an engine may raise; the traceback of an untyped one goes to the log.
+
+    `spec` is what the engine was made of: what bounds its memory is what has to be raised.
+    """
     if isinstance(error, AudiodError):
         return error
     traceback.print_exc(file=sys.stderr)
     message = f"{type(error).__name__}: {error}"
     if is_out_of_memory(error):
+        if spec is not None and spec.memory_bytes and _on_a_gpu(error):
+            bound = f"the {spec.memory_bytes / 2**20:.0f} MiB that it is staged in ran out: {message}"
+            return OutOfMemory(bound, hint=f"raise staged_bytes in {spec.model}'s file, then: audioctl reload")
         return OutOfMemory(f"memory ran out: {message}", hint="audioctl status shows what holds memory")
     return EngineFailed(message)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    kinds = type(error).__mro__
-    # torch.OutOfMemoryError by its name: torch is in its own runtimes only.
-    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in kinds):
+    if isinstance(error, MemoryError) or _on_a_gpu(error):
         return True
     # Not of any error: the text of a ValueError may be the user's.
-    by_library = isinstance(error, RuntimeError | OSError) or kinds[0].__module__.startswith("onnxruntime.")
+    by_library = isinstance(error, RuntimeError | OSError) or type(error).__module__.startswith("onnxruntime.")
     return by_library and _ALLOCATION_FAILED.search(str(error)) is not None
+
+
+def _on_a_gpu(error: Exception) -> bool:
+    # torch.OutOfMemoryError by its name: torch is in its own runtimes only.
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)

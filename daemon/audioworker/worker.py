@@ -66,7 +66,7 @@ def serve(sock: socket.socket, engine: Engine) -> int:
             engine.prepare()
         engine.load()
     except Exception as error:
-        channel.send(Failed(typed(error).body()))
+        channel.send(Failed(typed(error, engine.spec).body()))
         return 1
     rate = engine.sample_rate if isinstance(engine, Synthesizer) else 0
     channel.send(Ready(time.monotonic() - started, rate))
@@ -129,7 +129,7 @@ class _Worker:
         except Aborted:
             pass
         except Exception as error:
-            return Failed(typed(error).body(), request.job)
+            return Failed(typed(error, self._engine.spec).body(), request.job)
         return Done(request.job, language, time.monotonic() - started - job.rested_s, aborted=job.aborted)
 
     def _end(self, end: Done | Failed) -> None:

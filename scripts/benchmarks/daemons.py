@@ -96,6 +96,8 @@ class Daemon:
         )
         assert self.process.stdout is not None
         words = self.process.stdout.readline().split()
+        if "serves" not in words:
+            raise SystemExit((directory / "log").read_text())
         self.address = urllib.parse.urlsplit(words[words.index("serves") + 1])
         self.connection = http.client.HTTPConnection(str(self.address.hostname), self.address.port)
         while self.request("GET", "/health/ready")[0] != 200:

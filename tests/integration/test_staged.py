@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemons import TOP, Daemon, say
+from watching import events_of
 
 MIB = 2**20
 
@@ -58,3 +59,15 @@ def test_a_larger_budget_has_it_loaded_as_a_whole(daemon: Daemon) -> None:
     model = daemon.model("staged")
     assert model["needs"]["staged_bytes"] == 0
     assert "more or less of the device" in daemon.ctl("why", "staged", "--all").stdout
+
+
+def test_what_is_pinned_comes_back_after_a_reload_that_ends_its_processes(daemon: Daemon) -> None:
+    file = daemon.directory / "models.d/staged.toml"
+    file.write_text("pinned = true\n" + file.read_text())
+    assert say(daemon, model="staged")[0] == 200
+    with events_of(daemon) as events:
+        daemon.config.write_text(re.sub('budget = ".*"', 'budget = "400MiB"', daemon.config.read_text()))
+        assert daemon.ctl("reload").returncode == 0
+        assert next(event for event in events if event["kind"] == "state" and event["state"] == "unloaded")
+        assert next(event for event in events if event["kind"] == "state" and event["state"] == "ready")
+    assert daemon.model("staged")["needs"]["staged_bytes"] == 300 * MIB

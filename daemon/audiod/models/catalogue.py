@@ -6,6 +6,7 @@ etc/models.d/whisper-base.toml shows the keys; their meaning stands here.
 
 from __future__ import annotations
 
+import enum
 import re
 import tomllib
 from collections.abc import Iterable
@@ -232,6 +233,14 @@ class VoiceEntry(Voice, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     """A speaker, with misspelt keys refused."""
 
 
+class Staging(enum.StrEnum):
+    """Whether a model has only what it needs at a time on its device."""
+
+    AUTO = "auto"
+    OFF = "off"
+    FULL = "full"
+
+
 class ModelEntry(_Strict, frozen=True):
     """One model. Sizes and times are priors and defaults; what is measured later wins over the former."""
 
@@ -275,6 +284,8 @@ class ModelEntry(_Strict, frozen=True):
     staged_bytes: ByteSize = ByteSize(0)
     """Device memory that it is given where that does not fit: its engine then has only what it needs at a time there,
     and works with no less than this. 0: it cannot be staged."""
+    staging: Staging = Staging.AUTO
+    """Whether it is staged: `auto` where it has to be, `off` never, `full` always."""
     memory_limit: ByteSize = ByteSize(0)
     """Most host memory of all its processes, enforced by its control group where there is one; 0 is no limit."""
     threads: int = 0
@@ -365,6 +376,8 @@ def _problems(entry: ModelEntry) -> Problems:
         yield "path", f"{entry.path!r} is not absolute"
     if entry.staged_bytes >= max(1, entry.ready_bytes):
         yield "staged_bytes", "must be less than ready_bytes"
+    if entry.staging is Staging.FULL and not entry.staged_bytes:
+        yield "staging", "needs staged_bytes, which says what it works with"
     if entry.threads < 0:
         yield "threads", "cannot be negative"
     if entry.input_characters < 0:

@@ -139,7 +139,12 @@ class Lifecycle:
             self.failed(state, error, S.STOPPING)
 
     def ran_out(self, state: ModelState, lease: Lease) -> None:
-        """Memory ran out during a request: a second try of it, or one like it, finds all that can be freed."""
+        """Memory ran out during a request: a second try of it, or one like it, finds all that can be freed.
+
+        Of a staged model it was what is set aside for it, whatever others hold.
+        """
+        if state.profile.staged_bytes:
+            return
         free = self._placement.capacity(state.device) - self._placement.reserved(state.device) + lease.work_bytes
         state.footprint.learn_work(lease.size, max(0, free) + 1)  # it was not enough
         self._admission.make_way(state)

@@ -197,6 +197,8 @@ class ModelState:
             story = "\n".join(f"  {c.at:.3f} {c.previous} -> {c.state}: {c.reason}" for c in self.story)
             raise InvalidTransition(f"{self.model}: {self.state} -> {state} ({reason})\n{story}")
         self.on_device = state in HAS_WORKER or (state is S.STOPPING and self.on_device)
+        if not self.on_device:
+            self.rest_bytes = 0
         self.state = state
         self.since = now
         self.reason = reason

@@ -237,6 +237,10 @@ class ResidencyManager:
     def reconfigure(self, profiles: Iterable[Profile], limits: Limits) -> None:
         self._feed(Reconfigured(tuple(profiles), limits))
 
+    def beginning_anew(self) -> list[str]:
+        """Models on a device whose processes end for what was reconfigured; none comes back before it is asked for."""
+        return [state.model for state in self.scheduler.models.values() if state.outdated and state.on_device]
+
     @contextlib.contextmanager
     def listen(self) -> Iterator[asyncio.Queue[Happening]]:
         """A queue of all that happens while inside."""

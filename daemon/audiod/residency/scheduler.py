@@ -286,6 +286,8 @@ class Scheduler:
                 continue
             state = self.models[model]
             if profile.staged_bytes != state.profile.staged_bytes:
+                if state.on_device:  # until it has left
+                    state.rest_bytes = max(state.rest_bytes, state.footprint.ready_bytes)
                 state.footprint = profile.footprint.copy()  # what it took so far tells nothing
                 state.outdated = state.state in HAS_ZYGOTE
             state.profile = profile

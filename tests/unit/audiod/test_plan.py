@@ -18,6 +18,7 @@ from audiod.models.catalogue import ModelEntry
 from audiod.plan import Plan
 from audiod.residency.footprint import Footprint
 from audiod.runtimes import build
+from audioproto.errors import ConfigInvalid
 from gpu_hosts import GpuHost
 
 GIB = 2**30
@@ -55,6 +56,21 @@ def test_beside_a_model_that_is_pinned_it_is_staged_and_both_fit() -> None:
     assert apart == {"tts": 0, "asr": 0}
 
 
+def test_pinned_models_that_can_be_staged_leave_room_for_each_other() -> None:
+    first, second = entry("a", 6.25, 3.5, pinned=True), entry("b", 5, 2, pinned=True)
+    assert staging(9, first, second) == {"a": 0, "b": 2}, "the first may be whole beside the other's least"
+    assert staging(9, second, first) == {"a": 3.5, "b": 0}
+    assert staging(6, first, second) == {"a": 3.5, "b": 2}
+    assert staging(9, first, entry("b", 5, 2)) == {"a": 0, "b": 2}, "who is whole is counted whole"
+
+
+def test_an_entry_may_decide_whether_it_is_staged() -> None:
+    assert staging(8, entry("tts", 6.5, 3.5, more='staging = "full"\n')) == {"tts": 3.5}
+    assert staging(4, entry("tts", 6.5, 3.5, more='staging = "off"\n')) == {"tts": 0}
+    with pytest.raises(ConfigInvalid, match="staging: needs staged_bytes"):
+        entry("asr", 2.5, more='staging = "full"\n')
+
+
 MODELS = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 11), st.booleans(), st.booleans()), max_size=5)
 
 
@@ -76,6 +92,10 @@ def test_no_model_is_promised_more_than_it_needs_and_none_is_staged_without_need
             assert found[it.id] == 0
         if it.ready_bytes > budgets[on[it.id]]:
             assert found[it.id] == it.staged_bytes
+    for device, budget_bytes in budgets.items():
+        pinned = [it for it in entries if it.pinned and on[it.id] == device]
+        if sum(it.staged_bytes or it.ready_bytes for it in pinned) <= budget_bytes:
+            assert sum(found[it.id] or it.ready_bytes for it in pinned) <= budget_bytes
 
 
 @pytest.mark.parametrize(("card", "staged_mib"), [("4040", 3481), ("5926", 3481), ("8188", 0), ("24564", 0)])

@@ -325,6 +325,30 @@ def test_a_smaller_budget_stages_a_model_that_was_there_as_a_whole() -> None:
     assert world.model("a").footprint.ready_bytes == 2500 * MIB
 
 
+def test_a_reload_does_not_promise_the_memory_that_the_processes_before_it_hold() -> None:
+    world = World(profile("a", 3900), profile("b", 1400), limits=limits())
+    ready(world, "a")
+    running = world.ask("a", 100.0)
+    world.run(until=world.now + 1.0)
+    world.feed(Reconfigured((staged("a", 2500), profile("b", 1400)), limits()))
+    other = world.ask("b")
+    world.run()
+    assert world.granted[other] >= world.done[running]
+
+
+def test_a_staged_model_that_runs_out_of_memory_takes_none_from_others_and_is_not_refused_for_it() -> None:
+    """It has what is set aside for it, and ran out of that."""
+    world = World(staged("a", 2000), profile("idle", 500), limits=limits())
+    ready(world, "idle", "a")
+    for _ in range(3):
+        request = world.ask("a", 5.0)
+        world.run(until=world.now + 1.0)
+        world.feed(Released(request, out_of_memory=True))
+    assert world.model("idle").state is S.READY
+    assert world.model("a").footprint.work_bytes(5.0) == 0
+    assert world.ask("a", 5.0) in world.granted
+
+
 def test_a_park_that_was_asked_for_is_done_before_the_model_begins_anew() -> None:
     world = World(profile("a", 3000), limits=limits())
     ready(world, "a")
