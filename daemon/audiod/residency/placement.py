@@ -70,10 +70,8 @@ class Placement:
             limit = self.allowed(resource)
             if need > limit:
                 message = f"{state.model} needs {need / _MIB:.0f} MiB {words}; the budget is {limit / _MIB:.0f} MiB"
-                raised = (
-                    "raise the budget in audiod.toml, or correct its sizes in the model's file, then: audioctl reload"
-                )
-                return ModelTooLarge(message, hint=raised)
+                hint = "raise the budget in audiod.toml, or correct the sizes in its file, then: audioctl reload"
+                return ModelTooLarge(message, hint=hint)
         return None
 
     def room(self, wanting: ModelState, resource: str, need: int, now: float) -> Room:
