@@ -157,7 +157,8 @@ class Synthesize(Message, frozen=True):
 
     `reference` and `emotion` are for engines that take them. Their recordings are in the one descriptor sent along,
     which is there exactly if there is a recording. `pause_s` is the silence between two parts of a long text; None is
-    the engine's own.
+    the engine's own. `language` is the code of the text's, for engines that do not go by voice or letters alone; empty
+    where the engine is to tell.
     """
 
     job: int
@@ -169,6 +170,7 @@ class Synthesize(Message, frozen=True):
     emotion: Emotion | None = None
     sampling: Sampling = Sampling()
     pause_s: float | None = None
+    language: str = ""
 
     @property
     def recordings(self) -> list[Recording]:

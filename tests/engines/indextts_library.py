@@ -25,7 +25,7 @@ import numpy.typing as npt
 from audioproto.types import EngineSpec
 from audioproto.worker import Emotion, Recording, Reference, Sampling, Synthesize
 from audioworker import device, engine
-from audioworker.indextts import checkpoint, phases
+from audioworker.indextts import checkpoint, checkpoint2, front, phases
 
 RATE_HZ = checkpoint.MEL_RATE_HZ
 Samples = npt.NDArray[np.float32]
@@ -73,7 +73,7 @@ def library(directory: Path, recordings: dict[str, Samples]) -> Any:
         # Without `device_map`, which needs accelerate.
         from_pretrained=lambda path, **_: causal.from_pretrained(path, dtype=torch.float32)
     )
-    program.TextNormalizer._get_nemo_normalizer = lambda self, lang: checkpoint.Reader(lang)
+    program.TextNormalizer._get_nemo_normalizer = lambda self, lang: front.Reader(lang)
     writer = program.UnifiedVoice.post_init_gpt2_config
 
     def with_mask(self: Any, **arguments: Any) -> None:
@@ -142,5 +142,5 @@ def read_emotion(asked: dict[str, Any], samples: int) -> Emotion:
 
 if __name__ == "__main__":
     device.prepare_torch()
-    checkpoint.import_library()
+    checkpoint2.import_library()
     main()

@@ -22,7 +22,7 @@ from audiod.models.install import Places
 from audiod.runtimes import build
 from audiod.units import ByteSize
 from audioproto.errors import BadRequest, InstallFailed, NotFound
-from audioworker.indextts import checkpoint
+from audioworker.indextts import checkpoint2
 from file_systems import file_system
 from model_hub import COMMIT, Hub, sha256
 
@@ -482,7 +482,7 @@ def test_every_file_that_indextts_reads_is_pulled_from_one_hub_or_the_other(tmp_
         (tmp_path / kind.__name__).mkdir()
         host = Host(tmp_path / kind.__name__, *bases, scopes=scopes)
         directory = host.install(entry)
-        assert [file for file in checkpoint._FILES if not (directory / file).is_file()] == []
+        assert [file for file in checkpoint2.NEEDED if not (directory / file).is_file()] == []
         assert (directory / "hf_cache/bigvgan/config.json").read_bytes() == b"hf_cache/bigvgan/config.json"
         assert host.lines[0].startswith("licence: bilibili Model Use License Agreement")
 

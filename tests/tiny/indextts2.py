@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from audioworker import device
-from audioworker.indextts import checkpoint
+from audioworker.indextts import checkpoint2
 
 WIDTH, FEATURES = 1280, 1024
 RATE_HZ, MELS, HOP = 22_050, 80, 256
@@ -157,12 +157,17 @@ def make_tokenizer(file: Path) -> int:
 
 
 def make_gpt(file: Path, config: Any, codes: int, *, half: bool) -> None:
-    """Which code comes is drawn; that the stop code comes is written into the positions, as a direction of its own."""
     from indextts.gpt.model_v2 import UnifiedVoice
 
     gpt = UnifiedVoice(**config.gpt).eval()
-    start, stop = config.gpt.start_mel_token, config.gpt.stop_mel_token
-    direction = torch.zeros(WIDTH)
+    write_end(gpt, config.gpt, codes)
+    torch.save({name: tensor.half() for name, tensor in gpt.state_dict().items()} if half else gpt.state_dict(), file)
+
+
+def write_end(gpt: Any, config: Any, codes: int) -> None:
+    """Which code comes is drawn; that the stop code comes is written into the positions, as a direction of its own."""
+    start, stop = config.start_mel_token, config.stop_mel_token
+    direction = torch.zeros(config.model_dim)
     direction[0], direction[1] = 0.5**0.5, -(0.5**0.5)  # of mean zero: it survives a layer norm
     with torch.no_grad():
         for block in gpt.gpt.h:
@@ -173,10 +178,9 @@ def make_gpt(file: Path, config: Any, codes: int, *, half: bool) -> None:
             weight[:, :2] = 0
         over = torch.arange(positions.shape[0]) > codes if codes >= 0 else torch.zeros(positions.shape[0], dtype=bool)
         positions += torch.where(over, 1.0, -1.0)[:, None] * direction * 1.5
-        gpt.mel_head.weight[stop] = direction
+        gpt.mel_head.weight[stop] = direction * (WIDTH / config.model_dim) ** 0.5
         gpt.mel_head.weight[start] = 0
         gpt.mel_head.bias[start] = -30
-    torch.save({name: tensor.half() for name, tensor in gpt.state_dict().items()} if half else gpt.state_dict(), file)
 
 
 def make_w2v(directory: Path, sizes: dict[str, Any]) -> None:
@@ -196,8 +200,8 @@ def make_codec(file: Path, config: Any) -> None:
     save_model(build_semantic_codec(config.semantic_codec), file)
 
 
-def make_emotions(directory: Path) -> None:
-    torch.save(torch.randn(sum(EMOTION_COUNTS), WIDTH) * 0.02, directory / "feat2.pt")
+def make_emotions(directory: Path, width: int = WIDTH) -> None:
+    torch.save(torch.randn(sum(EMOTION_COUNTS), width) * 0.02, directory / "feat2.pt")
     torch.save(torch.randn(sum(EMOTION_COUNTS), 192), directory / "feat1.pt")
 
 
@@ -299,7 +303,7 @@ def wire(model: Any, said: int, end: int) -> None:
 
 def main() -> None:
     device.prepare_torch()
-    checkpoint.import_library()
+    checkpoint2.import_library()
     for name, arguments in json.loads(sys.argv[2]).items():
         make(Path(sys.argv[1], name), **arguments)
 

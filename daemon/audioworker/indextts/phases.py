@@ -1,63 +1,66 @@
-"""What each phase of IndexTTS2 computes: the arithmetic of the library's `infer_generator`, cut where phases end.
+"""What each phase of IndexTTS2 and IndexTTS-2.5 computes, as far as it is the same: the arithmetic of the libraries'
+`infer_generator`, cut where phases end.
 
-Takes the networks as they are, wherever they are; bringing them to the device is the engine's. Parity with the library
-is tested bit by bit. All tensors are on the device unless said otherwise.
+Takes the networks as they are, wherever they are; bringing them to the device is the engine's. Parity with the
+libraries is tested bit by bit. All tensors are on the device unless said otherwise.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from audioproto.worker import Sampling
 from audioworker.engine import Audio
-from audioworker.indextts import emotions
 from audioworker.indextts.checkpoint import FEATURE_RATE_HZ, MEL_RATE_HZ, STYLE_MELS, STYLE_WIDTH, Checkpoint
 
 if TYPE_CHECKING:
     import torch
 
 Voice = dict[str, "torch.Tensor"]
-"""What is known of a voice: `speaker` [1, 32, width] and `emotion` [1, width] for the language model, `style` [1, 192],
-`prompt` [1, frames, channels] and `mel` [1, 80, frames] for the diffusion model."""
+"""What is known of a voice: `emotion` [1, width] for the language model, `style` [1, 192], `prompt` [1, frames,
+channels] and `mel` [1, 80, frames] for the diffusion model, and what only one of the two models needs."""
 
-_CODE_FRAMES = 1.72
-"""Frames of the spectrogram in a code of 20 ms."""
+Written = tuple["torch.Tensor", ...]
+"""Semantic codes, [1, n], and what else the diffusion model is told of them."""
 
-_MOST_EMOTION_TOKENS = 200
-"""Of the emotion model's answer, which is eight values in JSON."""
+Made = TypeVar("Made", bound=Checkpoint)
+
+_FEATURE_FRAMES = 1.72
+"""Frames of the spectrogram in a semantic feature, of which there are 50 a second."""
 
 
-class Phases:
+class Phases(ABC, Generic[Made]):
     """The computations with the networks of `made`, on `device`. `at_token` is called before each token; it may raise.
 
-    `half`: the language model computes in float16.
+    `half` is the type that the language model computes in, where that is not float32.
     """
 
-    def __init__(self, made: Checkpoint, device: torch.device, at_token: Callable[[], None], *, half: bool) -> None:
+    def __init__(
+        self, made: Made, device: torch.device, at_token: Callable[[], None], half: torch.dtype | None
+    ) -> None:
         self._made = made
         self._device = device
         self._half = half
         self._at_token = at_token
         self._mean, self._deviation = made.mean.to(device), made.deviation.to(device)
-        self._writer = _writer(made)
 
     # --- reference ----------------------------------------------------------------------------------------------------
 
     def encode(self, recording: Audio, rate_hz: int) -> Voice:
         """What is known of the voice in a recording. Parts `shared` and `encoders`."""
         import torch
-        from indextts.s2mel.modules.audio import mel_spectrogram
 
         made, spectrum = self._made, self._made.config.s2mel.preprocess_params.spect_params
         heard = resampled(recording, rate_hz, FEATURE_RATE_HZ)
         inputs = made.extract_features(heard, sampling_rate=FEATURE_RATE_HZ, return_tensors="pt").to(self._device)
         hidden = made.w2v(**inputs, output_hidden_states=True).hidden_states[-1]
         features = (hidden - self._mean) / self._deviation
-        _, quantized = made.codec.quantize(features)
-        mel = mel_spectrogram(
+        mel = import_module(f"{made.library}.s2mel.modules.audio").mel_spectrogram(
             torch.from_numpy(resampled(recording, rate_hz, MEL_RATE_HZ))[None].to(self._device),
             n_fft=spectrum.n_fft,
             num_mels=spectrum.n_mels,
@@ -67,39 +70,24 @@ class Phases:
             fmin=spectrum.get("fmin", 0),
             fmax=None if spectrum.get("fmax", "None") == "None" else 8000,  # as the library reads it
         )
-        frames = torch.tensor([mel.size(2)], device=self._device)
-        prompt = made.s2mel.models["length_regulator"](quantized, ylens=frames, n_quantizers=3, f0=None)[0]
+        prompt = self._stretched(self._content(features), mel.size(2))
         banks = torch.from_numpy(filter_banks(heard)).to(self._device)
         style = made.style((banks - banks.mean(dim=0, keepdim=True))[None])
         # The width, and not the number of frames: the library's own mistake, which masks nothing.
         length = torch.tensor([features.shape[-1]], device=self._device)
         with self._in_half():
-            speaker = made.gpt.get_conditioning(features.transpose(1, 2), length)
-            emotion = made.gpt.get_emovec(features, length)
-        return {"speaker": speaker, "emotion": emotion, "style": style, "prompt": prompt, "mel": mel}
+            conditions = self._conditions(features, length)
+        return {"style": style, "prompt": prompt, "mel": mel} | conditions
+
+    @abstractmethod
+    def _content(self, features: torch.Tensor) -> torch.Tensor:
+        """What the diffusion model is told of the content of a recording."""
+
+    def _conditions(self, features: torch.Tensor, length: torch.Tensor) -> Voice:
+        """What the language model is told of the voice, but for `style`."""
+        return {"emotion": self._made.gpt.get_emovec(features, length)}
 
     # --- emotion ------------------------------------------------------------------------------------------------------
-
-    def describe(self, described: str) -> str:
-        """The emotion model's answer about a text. Part `emotion`."""
-        made = self._made
-        asked = [{"role": "system", "content": emotions.PROMPT}, {"role": "user", "content": described}]
-        prompt = made.emotion_tokenizer.apply_chat_template(
-            asked, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        inputs = made.emotion_tokenizer([prompt], return_tensors="pt").to(self._device)
-        written = made.emotion_model.generate(
-            **inputs,
-            max_new_tokens=_MOST_EMOTION_TOKENS,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=made.emotion_tokenizer.eos_token_id,
-            stopping_criteria=[self._watch],
-        )[0, inputs["input_ids"].shape[1] :]
-        answer: str = made.emotion_tokenizer.decode(written, skip_special_tokens=True)
-        return answer
 
     def mix(self, vector: list[float], voice: Voice) -> torch.Tensor:
         """The emotion of that vector, in the way of whom the voice resembles most; shape [1, width]."""
@@ -115,74 +103,65 @@ class Phases:
 
     # --- speech -------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def write(
-        self, ids: list[int], voice: Voice, emotion: torch.Tensor, sampling: Sampling, beams: int, most: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Semantic codes of a text, [1, n], at most `most`, and the hidden states behind them, [1, n, width].
+        self,
+        ids: list[int],
+        language: str,
+        voice: Voice,
+        emotion: torch.Tensor,
+        sampling: Sampling,
+        beams: int,
+        most: int,
+    ) -> Written:
+        """Semantic codes of a text, at most `most`. Parts `shared` and `language`. As many as `most` have no end."""
 
-        Parts `shared` and `language`. As many as `most` have no end.
-        """
-        import torch
-
-        gpt = self._made.gpt
-        words = torch.tensor([ids], dtype=torch.int32, device=self._device)
-        zero = torch.zeros(1, dtype=torch.long, device=self._device)
-        most = min(most, gpt.max_mel_tokens - 1)
+    def _choosing(self, sampling: Sampling, beams: int) -> dict[str, Any]:
+        """How `generate` is to choose."""
         temperature = _or(sampling.temperature, 0.8)
         chance: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature:
             chance = {"do_sample": True, "temperature": temperature}
             chance |= {"top_p": _or(sampling.top_p, 0.8), "top_k": _or(sampling.top_k, 30)}
-        with self._in_half():
-            durations = (gpt.speed_emb(zero + 1).unsqueeze(1), gpt.speed_emb(zero).unsqueeze(1))
-            conditions = torch.cat((voice["speaker"] + emotion.unsqueeze(1), *durations), 1)
-            prompt, embedded, mask = gpt.prepare_gpt_inputs(conditions, words)
-            self._writer.store_mel_emb(embedded)
-            written = self._writer.generate(
-                prompt,
-                bos_token_id=gpt.start_mel_token,
-                pad_token_id=gpt.stop_mel_token,
-                eos_token_id=gpt.stop_mel_token,
-                attention_mask=mask,
-                max_length=prompt.shape[1] + most,
-                num_beams=beams,
-                length_penalty=0.0,
-                **chance,
-                repetition_penalty=_or(sampling.repetition_penalty, 10.0),
-                stopping_criteria=[self._watch],
-            )[0, prompt.shape[1] :]
-            ends = (written == gpt.stop_mel_token).nonzero()
-            codes = written[: int(ends[0, 0]) if len(ends) else None].unsqueeze(0)
-            hidden = gpt(
-                voice["speaker"],
-                words,
-                zero + words.shape[1],
-                codes,
-                zero + codes.shape[1],
-                None,
-                emo_vec=emotion,
-                use_speed=zero,
-            )
-        return codes, hidden.float()
+        return chance | {
+            "num_beams": beams,
+            "length_penalty": 0.0,
+            "repetition_penalty": _or(sampling.repetition_penalty, 10.0),
+            "stopping_criteria": [self._watch],
+        }
 
-    def draw(
-        self, codes: torch.Tensor, hidden: torch.Tensor, voice: Voice, steps: int, guidance: float
-    ) -> torch.Tensor:
-        """The spectrogram of the codes, [1, 80, frames], by diffusion from noise. Parts `shared` and `diffusion`."""
+    def _ended(self, written: torch.Tensor) -> torch.Tensor:
+        """The codes before the first that means the end; shape [1, n]."""
+        gpt = self._made.gpt
+        ends = (written == gpt.stop_mel_token).nonzero()
+        codes = written[: int(ends[0, 0]) if len(ends) else None].unsqueeze(0)
+        # No sound has the code that means the beginning: a hot draw may find it, and a GPU gives up for good.
+        return codes.clamp(max=min(gpt.start_mel_token, gpt.stop_mel_token) - 1)
+
+    def draw(self, written: Written, voice: Voice, steps: int, guidance: float, stretch: float = 1.0) -> torch.Tensor:
+        """The spectrogram of the codes, [1, 80, frames], by diffusion from noise. Parts `shared` and `diffusion`.
+
+        `stretch` is how long it lasts, where 1 is the model's own.
+        """
         import torch
 
-        networks = self._made.s2mel.models
-        content = self._made.codec.quantizer.vq2emb(codes.unsqueeze(1)).transpose(1, 2)
-        content = content + networks["gpt_layer"](hidden)
-        frames = (torch.tensor([codes.shape[1]], device=self._device) * _CODE_FRAMES).long()
-        condition = networks["length_regulator"](content, ylens=frames, n_quantizers=3, f0=None)[0]
+        content = self._meaning(*written)
+        condition = self._stretched(content, int(content.shape[1] * _FEATURE_FRAMES * stretch))
         condition = torch.cat([voice["prompt"], condition], dim=1)
         length = torch.tensor([condition.size(1)], device=self._device)
-        drawn = networks["cfm"].inference(
+        drawn = self._made.s2mel.models["cfm"].inference(
             condition, length, voice["mel"], voice["style"], None, steps, inference_cfg_rate=guidance
         )
         mel: torch.Tensor = drawn[:, :, voice["mel"].size(-1) :]
         return mel
+
+    @abstractmethod
+    def _meaning(self, *written: torch.Tensor) -> torch.Tensor:
+        """What the diffusion model is told of codes, 50 a second: [1, n, width]."""
+
+    @abstractmethod
+    def _stretched(self, content: torch.Tensor, frames: int) -> torch.Tensor:
+        """By the length regulator, [1, frames, channels]."""
 
     def sound(self, mel: torch.Tensor) -> Audio:
         """The waveform of a spectrogram, at MEL_RATE_HZ. Part `vocoder`."""
@@ -193,20 +172,21 @@ class Phases:
         """A voice of the right shapes and of nobody, a second long, for warming up."""
         import torch
 
-        gpt, channels = self._made.gpt, self._made.config.s2mel.length_regulator.channels
-        shapes = {
-            "speaker": (1, gpt.cond_num, gpt.model_dim),
-            "emotion": (1, gpt.model_dim),
+        return {name: torch.zeros(shape, device=self._device) for name, shape in self._shapes().items()}
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        s2mel = self._made.config.s2mel
+        return {
+            "emotion": (1, self._made.gpt.model_dim),
             "style": (1, STYLE_WIDTH),
-            "prompt": (1, 86, channels),
-            "mel": (1, self._made.config.s2mel.preprocess_params.spect_params.n_mels, 86),
+            "prompt": (1, 86, s2mel.length_regulator.channels),
+            "mel": (1, s2mel.preprocess_params.spect_params.n_mels, 86),
         }
-        return {name: torch.zeros(shape, device=self._device) for name, shape in shapes.items()}
 
     def _in_half(self) -> Any:
         import torch
 
-        return torch.autocast(self._device.type, enabled=self._half, dtype=torch.float16)
+        return torch.autocast(self._device.type, enabled=self._half is not None, dtype=self._half)
 
     def _watch(self, written: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         """Asked by `generate` after each token whether to end."""
@@ -257,36 +237,6 @@ def filter_banks(heard: Audio) -> np.ndarray[tuple[int, int], np.dtype[np.float3
         remove_dc_offset=True,
     ).T
     return np.ascontiguousarray(banks, np.float32)
-
-
-def _writer(made: Checkpoint) -> Any:
-    """The language model as transformers' `generate` wants it, made as the library does (post_init_gpt2_config)."""
-    import torch
-    from indextts.gpt.model_v2 import GPT2InferenceModel
-    from transformers import GPT2Config
-
-    gpt = made.gpt
-
-    class Writer(GPT2InferenceModel):  # type: ignore[misc]
-        # `generate` goes by the name of **kwargs; from transformers 5.18 on it leaves out a mask that masks nothing.
-        def prepare_inputs_for_generation(self, input_ids: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
-            if kwargs.get("attention_mask") is None:
-                kwargs["attention_mask"] = torch.ones_like(input_ids)
-            return super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
-
-    config = GPT2Config(
-        vocab_size=gpt.number_mel_codes,
-        n_positions=gpt.max_mel_tokens + gpt.max_text_tokens + 2,
-        n_embd=gpt.model_dim,
-        n_layer=gpt.layers,
-        n_head=gpt.heads,
-        bos_token_id=gpt.start_mel_token,
-        eos_token_id=gpt.stop_mel_token,
-    )
-    gpt.gpt.wte = gpt.mel_embedding
-    return Writer(
-        config, gpt.gpt, gpt.mel_pos_embedding, gpt.mel_embedding, gpt.final_norm, gpt.mel_head, kv_cache=True
-    ).eval()
 
 
 def _or(value: float | None, default: float) -> float:

@@ -1,0 +1,83 @@
+"""A text on its way to the language model: in which language, read aloud how, cut into which parts, as ids of tokens.
+
+What is the same for IndexTTS2 and IndexTTS-2.5. Knows no networks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from audioproto.sentences import sentences
+from audioworker import text
+
+_FIRST_TOKENS = 40
+"""Of the first part, which somebody waits for: some ten seconds of speech, where whole sentences may have thirty."""
+
+
+class Front(ABC):
+    """Text to parts."""
+
+    spoken: str
+    """The languages, for people."""
+
+    def language(self, asked: str, written: str) -> str:
+        """The code of the language that a text is spoken in; empty where that makes no difference.
+
+        `asked` is a code, or empty. Raises BadRequest and UnspeakableText.
+        """
+        return ""
+
+    def parts(self, written: str, language: str, most: int) -> Iterator[list[int]]:
+        """The text as tokens, in parts that are spoken in one go. The first is short, so that it is heard soon.
+
+        A part ends where a sentence does, unless one is too long. What has no sound is left out.
+        """
+        part, begun = list[int](), False
+
+        def encode(sentence: str) -> list[int]:
+            return self.encode(sentence, language)
+
+        for sentence in sentences(self.guarded(text.clean(self.opened(written, language)))):
+            for ids in text.encoded(sentence, encode, most if part or begun else min(most, _FIRST_TOKENS)):
+                if not ids:
+                    continue
+                if part and (not begun or len(part) + len(ids) > most):
+                    yield self.whole(part, language)
+                    part, begun = [], True
+                part = part + ids
+        if part:
+            yield self.whole(part, language)
+
+    def opened(self, written: str, language: str) -> str:
+        """The text as it was written, with what is not the same in each language made so."""
+        return written
+
+    def guarded(self, cleaned: str) -> str:
+        """The text with all that must not be cut as one character."""
+        return cleaned
+
+    @abstractmethod
+    def encode(self, sentence: str, language: str) -> list[int]:
+        """Ids of its tokens; numbers, dates and signs are read aloud. None at all where nothing would be heard."""
+
+    def whole(self, ids: list[int], language: str) -> list[int]:
+        """A part as the language model is to see it, of the ids of its sentences."""
+        return ids
+
+
+class Reader:
+    """Reads numbers, dates and signs of one language aloud, where the libraries ask NeMo to.
+
+    The authors' own package has the same grammars, by WeTextProcessing; these are compiled, while NeMo compiles its own
+    for 48 s and with 850 MB at the first use.
+    """
+
+    def __init__(self, language: str) -> None:
+        from wetext import Normalizer
+
+        self._normalizer = Normalizer(lang=language, operator="tn")
+
+    def normalize(self, text: str, verbose: bool = False) -> str:
+        read: str = self._normalizer.normalize(text)
+        return read
