@@ -38,7 +38,8 @@ _ABBREVIATED = re.compile(
     r"|fig|Fig|vol|Vol|pp?|(?:[A-Z]\.)*[A-Z])$|^\d{1,3}$",
     re.MULTILINE,
 )
-_CLAUSE_END = re.compile(rf"[,;:—،؛，、；：፣፤፥᠂၊][{_CLOSING}]*")
+_CLAUSE_END = re.compile(rf"(?:[,;:](?!(?<=\d.)\d)|[—،؛，、；：፣፤፥᠂၊])[{_CLOSING}]*")
+"""A mark between two digits is part of a number or a time."""
 _BLANK = re.compile(r"[^\S\n]+")
 
 _OPENING, _LEAST_OPENING = 80, 20

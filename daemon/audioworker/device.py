@@ -187,7 +187,11 @@ class Staging:
             part = self._parts[name]
             if not part.resident:
                 if not self._in_place:
-                    fill(part.slots, self._copier)
+                    try:
+                        fill(part.slots, self._copier)
+                    except BaseException:  # there was no room for the whole of it
+                        self._drop(part)
+                        raise
                 part.resident = True
         return 0 if self._in_place else coming_bytes
 

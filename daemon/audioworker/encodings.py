@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,27 +28,34 @@ _KEPT = 8
 _VOICE = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
-def digest(recording: Audio) -> str:
+def digest(recording: Audio, rate_hz: int) -> str:
     """Tells recordings apart."""
-    return hashlib.sha256(recording.tobytes()).hexdigest()
+    return hashlib.sha256(b"%d " % rate_hz + recording.tobytes()).hexdigest()
 
 
 class Encodings:
-    """By recording. `directory` is of one model, "" where nothing is to be kept; `version` names engine and weights."""
+    """By recording. `directory` is of one model, "" where nothing is to be kept; `version` names engine and weights.
+
+    May be asked by several threads.
+    """
 
     def __init__(self, directory: str, version: str) -> None:
         self._directory = Path(directory) if directory else None
         self._version = version
         self._recent: OrderedDict[str, Encoding] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, recording: str, voice: str) -> Encoding | None:
         """What was made of the recording of that digest; `voice` is its stored voice, or "". On the CPU."""
-        if found := self._recent.get(recording):
-            self._recent.move_to_end(recording)
-            return found
-        found = self._read(recording, voice)
-        if found is not None:
-            self._remember(recording, found)
+        with self._lock:
+            if found := self._recent.get(recording):
+                self._recent.move_to_end(recording)
+        if found is None:
+            found = self._read(recording, voice)
+            if found is not None:
+                self._remember(recording, found)
+        elif (file := self._file(voice)) is not None and not file.is_file():  # it was stored after it was spoken with
+            self._keep(file, recording, found)
         return found
 
     def put(self, recording: str, voice: str, encoding: Encoding) -> None:
@@ -55,16 +63,20 @@ class Encodings:
         encoding = {name: tensor.detach().cpu().contiguous() for name, tensor in encoding.items()}
         self._remember(recording, encoding)
         if (file := self._file(voice)) is not None:
-            try:
-                self._write(file, recording, encoding)
-            except OSError as error:
-                print(f"what was made of {voice} is not kept on disk: {error}", file=sys.stderr)
+            self._keep(file, recording, encoding)
 
     def _remember(self, recording: str, encoding: Encoding) -> None:
-        self._recent[recording] = encoding
-        self._recent.move_to_end(recording)
-        while len(self._recent) > _KEPT:
-            self._recent.popitem(last=False)
+        with self._lock:
+            self._recent[recording] = encoding
+            self._recent.move_to_end(recording)
+            while len(self._recent) > _KEPT:
+                self._recent.popitem(last=False)
+
+    def _keep(self, file: Path, recording: str, encoding: Encoding) -> None:
+        try:
+            self._write(file, recording, encoding)
+        except OSError as error:
+            print(f"what was made of {file.stem} is not kept on disk: {error}", file=sys.stderr)
 
     def _file(self, voice: str) -> Path | None:
         if self._directory is None or not _VOICE.fullmatch(voice):
@@ -90,7 +102,7 @@ class Encodings:
         from safetensors.torch import save
 
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = file.with_name(f".{file.name}.{os.getpid()}")
+        new = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             with new.open("wb") as opened:
                 opened.write(save(encoding, self._label(recording)))

@@ -12,8 +12,8 @@ The spectrogram, the audio tower, the tokenizer and the decoder are the library'
     random            letters that depend on the audio, without an end
 
 With `size` "0.6b" a checkpoint has the dimensions of the released one, and weights as a model has before it is trained:
-what it says is noise of any tokens, but it takes the memory and the time of the real one. "wide" is tiny but for 400 MB
-in its decoder, for who needs a model that takes room.
+what it says is noise of any tokens, but it takes the memory and the time of the real one. "wide" is tiny but for half a
+gigabyte of words that it never says, for who needs a model that takes room.
 
 Special tokens have the ids of the released checkpoints. Knows nothing of audiod.
 """
@@ -163,7 +163,7 @@ TEXT = {
     },
 }
 AUDIO["wide"] = AUDIO["tiny"]
-TEXT["wide"] = TEXT["tiny"] | {"intermediate_size": 2**20}
+TEXT["wide"] = TEXT["tiny"] | {"vocab_size": 2_000_000}
 
 
 def configuration(kind: str, size: str) -> Qwen3ASRConfig:

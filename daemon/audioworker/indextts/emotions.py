@@ -22,7 +22,7 @@ _MOST = 0.8
 _STRONGEST = 1.2
 _VALUE = re.compile(r'([^\s":.,{}]{1,20})"?\s{0,9}:\s{0,9}"?(\d{1,3}(?:\.\d{0,9})?)')
 
-_LOW_SPIRITS = ("低落", "melancholy", "melancholic", "depression", "depressed", "gloomy")
+_LOW_SPIRITS = ("低落", "melancholy", "melancholic", "depression", "depressed", "gloomy", "nostalgia")
 """What the model takes for grief."""
 
 

@@ -5,6 +5,7 @@ What is the same for IndexTTS2 and IndexTTS-2.5. Knows no networks.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -28,26 +29,34 @@ class Front(ABC):
         """
         return ""
 
-    def parts(self, written: str, language: str, most: int) -> Iterator[list[int]]:
+    def parts(self, written: str, language: str, most: int) -> Iterator[tuple[list[int], int]]:
         """The text as tokens, in parts that are spoken in one go. The first is short, so that it is heard soon.
 
-        A part ends where a sentence does, unless one is too long. What has no sound is left out.
+        A part ends where a sentence does, unless one is too long. What has no sound is left out. Each comes with how
+        many there will be, by what is cut so far: numbers take so long to be read aloud that a text is cut as it is
+        spoken.
         """
         part, begun = list[int](), False
 
         def encode(sentence: str) -> list[int]:
             return self.encode(sentence, language)
 
-        for sentence in sentences(self.guarded(text.clean(self.opened(written, language)))):
+        cleaned = self.guarded(text.clean(self.opened(written, language)))
+        number, tokens, characters = 1, 0, 0
+        for sentence in sentences(cleaned):
             for ids in text.encoded(sentence, encode, most if part or begun else min(most, _FIRST_TOKENS)):
                 if not ids:
                     continue
                 if part and (not begun or len(part) + len(ids) > most):
-                    yield self.whole(part, language)
+                    more = tokens / max(1, characters) * (len(cleaned) - characters) / most
+                    yield self.whole(part, language), number + max(1, math.ceil(more))
                     part, begun = [], True
+                    number += 1
                 part = part + ids
+                tokens += len(ids)
+            characters += len(sentence)
         if part:
-            yield self.whole(part, language)
+            yield self.whole(part, language), number
 
     def opened(self, written: str, language: str) -> str:
         """The text as it was written, with what is not the same in each language made so."""
@@ -79,5 +88,6 @@ class Reader:
         self._normalizer = Normalizer(lang=language, operator="tn")
 
     def normalize(self, text: str, verbose: bool = False) -> str:
-        read: str = self._normalizer.normalize(text)
+        # Of both the grammars make what is escaped, and leave it so.
+        read: str = self._normalizer.normalize(text.replace('"', "'").replace("\\", " "))
         return read

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from audioproto.sentences import HAN
 from audioworker.indextts.front import Front, Reader
 
 BPE = "bpe.model"
+
+_HAN, _LETTER = re.compile(f"[{HAN}]"), re.compile("[A-Za-z]")
 
 
 class Front2(Front):
@@ -17,20 +21,31 @@ class Front2(Front):
     def __init__(self, where: Path) -> None:
         from indextts.utils.front import TextNormalizer, TextTokenizer
 
-        normalizer = TextNormalizer()
-        normalizer.enable_glossary = True
         chinese, english = Reader("zh"), Reader("en")
-        normalizer._normalizers = {"zh": chinese, "en": english}
-        normalizer.zh_normalizer, normalizer.en_normalizer = chinese, english  # as the authors' own package calls them
-        if (where / "glossary.yaml").exists():
-            normalizer.load_glossary_from_yaml(str(where / "glossary.yaml"))
+        normalizers = [TextNormalizer(), TextNormalizer()]
+        for normalizer in normalizers:
+            normalizer.enable_glossary = True
+            normalizer._normalizers = {"zh": chinese, "en": english}
+            # As the authors' own package calls them.
+            normalizer.zh_normalizer, normalizer.en_normalizer = chinese, english
+            if (where / "glossary.yaml").exists():
+                normalizer.load_glossary_from_yaml(str(where / "glossary.yaml"))
+        self._normalizer, self._english = normalizers
+        self._english.preferred_language = "en"
+        self._english.use_chinese = lambda text: False  # in the authors' own package
         tokenizer = TextTokenizer(str(where / BPE), None)
         pieces = tokenizer.convert_ids_to_tokens(list(range(tokenizer.vocab_size)))
         silent = {number for number, piece in enumerate(pieces) if not any(map(str.isalnum, piece))}
         self._silent = silent | {tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
         """Ids of tokens without a sound: punctuation, and what the tokenizer has no token for."""
-        self._normalizer, self._tokenizer = normalizer, tokenizer
+        self._tokenizer = tokenizer
+
+    def language(self, asked: str, written: str) -> str:
+        return asked or ("zh" if _HAN.search(written) or not _LETTER.search(written) else "en")
 
     def encode(self, sentence: str, language: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(self._normalizer.normalize(sentence))
+        # The library goes by a sentence's own letters; what has none is read in the language of those around it.
+        lone = language == "en" and not _HAN.search(sentence) and not _LETTER.search(sentence)
+        normalizer = self._english if lone else self._normalizer
+        ids: list[int] = self._tokenizer.encode(normalizer.normalize(sentence))
         return [] if self._silent.issuperset(ids) else ids

@@ -7,6 +7,7 @@ libraries is tested bit by bit. All tensors are on the device unless said otherw
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from audioproto.errors import EngineFailed
 from audioproto.worker import Sampling
 from audioworker.engine import Audio
 from audioworker.indextts.checkpoint import FEATURE_RATE_HZ, MEL_RATE_HZ, STYLE_MELS, STYLE_WIDTH, Checkpoint
@@ -29,6 +31,9 @@ Written = tuple["torch.Tensor", ...]
 """Semantic codes, [1, n], and what else the diffusion model is told of them."""
 
 Made = TypeVar("Made", bound=Checkpoint)
+
+_COLDEST, _LEAST_PENALTY = 0.01, 0.01
+"""Of what may be asked for, what float32 can still compute with."""
 
 _FEATURE_FRAMES = 1.72
 """Frames of the spectrogram in a semantic feature, of which there are 50 a second."""
@@ -48,6 +53,18 @@ class Phases(ABC, Generic[Made]):
         self._half = half
         self._at_token = at_token
         self._mean, self._deviation = made.mean.to(device), made.deviation.to(device)
+
+    @property
+    def most_codes(self) -> int:
+        """That the language model has places for."""
+        most: int = self._made.gpt.max_mel_tokens - 1
+        return most
+
+    def cache_bytes(self, beams: int) -> int:
+        """What the language model remembers of the longest speech."""
+        gpt, width = self._made.gpt, 4 if self._half is None else 2
+        places: int = gpt.max_mel_tokens + gpt.max_text_tokens + 64
+        return places * beams * gpt.layers * 2 * gpt.model_dim * width
 
     # --- reference ----------------------------------------------------------------------------------------------------
 
@@ -114,29 +131,30 @@ class Phases(ABC, Generic[Made]):
         beams: int,
         most: int,
     ) -> Written:
-        """Semantic codes of a text, at most `most`. Parts `shared` and `language`. As many as `most` have no end."""
+        """Semantic codes of a text, at most `most`, which is no more than `most_codes`. Parts `shared` and `language`.
+
+        As many as `most` have no end.
+        """
 
     def _choosing(self, sampling: Sampling, beams: int) -> dict[str, Any]:
         """How `generate` is to choose."""
-        temperature = _or(sampling.temperature, 0.8)
         chance: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if temperature:
-            chance = {"do_sample": True, "temperature": temperature}
+        if not greedy(sampling):
+            chance = {"do_sample": True, "temperature": _or(sampling.temperature, 0.8)}
             chance |= {"top_p": _or(sampling.top_p, 0.8), "top_k": _or(sampling.top_k, 30)}
         return chance | {
             "num_beams": beams,
             "length_penalty": 0.0,
-            "repetition_penalty": _or(sampling.repetition_penalty, 10.0),
+            "repetition_penalty": max(_LEAST_PENALTY, _or(sampling.repetition_penalty, 10.0)),
+            # No sound has the code that means the beginning: a hot draw may find it, and a GPU gives up for good.
+            "suppress_tokens": [self._made.gpt.start_mel_token],
             "stopping_criteria": [self._watch],
         }
 
     def _ended(self, written: torch.Tensor) -> torch.Tensor:
         """The codes before the first that means the end; shape [1, n]."""
-        gpt = self._made.gpt
-        ends = (written == gpt.stop_mel_token).nonzero()
-        codes = written[: int(ends[0, 0]) if len(ends) else None].unsqueeze(0)
-        # No sound has the code that means the beginning: a hot draw may find it, and a GPU gives up for good.
-        return codes.clamp(max=min(gpt.start_mel_token, gpt.stop_mel_token) - 1)
+        ends = (written == self._made.gpt.stop_mel_token).nonzero()
+        return written[: int(ends[0, 0]) if len(ends) else None].unsqueeze(0)
 
     def draw(self, written: Written, voice: Voice, steps: int, guidance: float, stretch: float = 1.0) -> torch.Tensor:
         """The spectrogram of the codes, [1, 80, frames], by diffusion from noise. Parts `shared` and `diffusion`.
@@ -166,6 +184,8 @@ class Phases(ABC, Generic[Made]):
     def sound(self, mel: torch.Tensor) -> Audio:
         """The waveform of a spectrogram, at MEL_RATE_HZ. Part `vocoder`."""
         audio: Audio = self._made.vocoder(mel.float()).flatten().clamp(-1.0, 1.0).cpu().numpy()
+        if not np.isfinite(audio).all():
+            raise EngineFailed("its networks gave no numbers for this speech", hint='options.dtype = "float32"')
         return audio
 
     def nobody(self) -> Voice:
@@ -200,7 +220,13 @@ def seed(number: int, part: int, draw: int) -> None:
     """What is drawn from here on follows from a request's seed, the part of the text, and the draw for that part."""
     import torch
 
-    torch.manual_seed((number << 20 | part << 4 | draw) % 2**63)
+    # torch's generator on the CPU takes 32 bits of it: they have to depend on all that is told apart.
+    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{number} {part} {draw}".encode()).digest()[:8]) >> 1)
+
+
+def greedy(sampling: Sampling) -> bool:
+    """Whether nothing is drawn, and a second try would come to the same."""
+    return sampling.temperature is not None and sampling.temperature < _COLDEST
 
 
 def resampled(audio: Audio, rate_hz: int, wanted_hz: int) -> Audio:

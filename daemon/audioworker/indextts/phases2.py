@@ -70,7 +70,6 @@ class Phases2(Phases[Checkpoint2]):
         gpt = self._made.gpt
         words = torch.tensor([ids], dtype=torch.int32, device=self._device)
         zero = torch.zeros(1, dtype=torch.long, device=self._device)
-        most = min(most, gpt.max_mel_tokens - 1)
         with self._in_half():
             durations = (gpt.speed_emb(zero + 1).unsqueeze(1), gpt.speed_emb(zero).unsqueeze(1))
             conditions = torch.cat((voice["speaker"] + emotion.unsqueeze(1), *durations), 1)

@@ -45,7 +45,7 @@ class Phases25(Phases[Checkpoint25]):
                 torch.tensor([lang_to_token(language)], device=self._device),
                 emotion,
                 voice["style"],
-                max_generate_length=min(most, gpt.max_mel_tokens - 1),
+                max_generate_length=most,
                 **self._choosing(sampling, beams),
             )
         return (self._ended(written[0]),)

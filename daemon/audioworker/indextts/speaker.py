@@ -21,19 +21,17 @@ import numpy as np
 from audioproto.errors import BadAudio, BadRequest, UnspeakableText, VoiceNotFound
 from audioproto.types import EMOTIONS, EngineSpec
 from audioproto.worker import Emotion, Phase, Recording, Sampling, Synthesize
-from audioworker import device, encodings, engine, text
+from audioworker import device, encodings, engine, loudness, text
 from audioworker.engine import Audio, Cancelled, Recordings
 from audioworker.indextts import checkpoint, emotions, phases
 from audioworker.indextts.checkpoint import Checkpoint
 from audioworker.indextts.phases import Phases, Voice
 from audioworker.jobs import Aborted
-from audioworker.loudness import Level
 
 if TYPE_CHECKING:
     import torch
 
 _OPTIONS: dict[str, Any] = {
-    "staging": "auto",
     "dtype": "auto",
     "part_tokens": 120,
     "beams": 3,
@@ -43,7 +41,6 @@ _OPTIONS: dict[str, Any] = {
 }
 """From `part_tokens` on the libraries' own values."""
 
-_STAGINGS = ("auto", "off", "full")
 _RANGES: dict[str, tuple[float, float]] = {
     "part_tokens": (20, 300), "beams": (1, 10), "diffusion_steps": (1, 100), "guidance": (0, 3)
 }  # fmt: skip
@@ -51,9 +48,12 @@ _RANGES: dict[str, tuple[float, float]] = {
 _SHORTEST_REFERENCE_S, _LONGEST_REFERENCE_S = 0.5, 15.0
 """Of a recording the libraries hear the latter; of less than 0.1 s they make nothing."""
 
-_CONTEXT_BYTES, _WORKING_BYTES = 300 * 2**20, 800 * 2**20
-"""Device memory that is no weight: CUDA's own, and the most that a phase computes with: the language model's cache of
-three beams, or half a minute in the vocoder."""
+_CONTEXT_BYTES, _WORKING_BYTES = 300 * 2**20, 600 * 2**20
+"""Device memory that is no weight: CUDA's own, and what half a minute of speech takes in the vocoder. What the language
+model remembers may be more."""
+
+_SILENT = 10 ** (-50 / 20)
+"""Of full scale: nobody speaks in what is never louder."""
 
 _TRIES = 2
 """How often a part is written whose codes have no end."""
@@ -64,11 +64,13 @@ _PAUSE_S = 0.2
 class Speaker(engine.Engine, engine.Synthesizer):
     """`model_dir` holds the model and the others that it needs, as the authors' own program has them on disk.
 
-    Options: `staging` ("auto": what fits the model's share of the device stays there, the rest comes when its phase
-    begins; "off": everything stays; "full": only what a phase needs is there), `dtype` ("auto": the `half` below for
-    language models on a GPU, float32 on a CPU; or one of these), `part_tokens` (120; 20 to 300: tokens of text that
-    are spoken in one go), `beams` (3; 1 is faster), `diffusion_steps` (25; fewer are faster), `guidance` (0.7; 0 halves
-    the time of the diffusion), `compile` (false; true compiles the diffusion model, which the first request waits for).
+    With `memory_bytes` it is staged: what fits beside the computation stays on the device, the rest comes when its
+    phase begins.
+
+    Options: `dtype` ("auto": the `half` below for language models on a GPU, float32 on a CPU; or one of these),
+    `part_tokens` (120; 20 to 300: tokens of text that are spoken in one go), `beams` (3; 1 is faster),
+    `diffusion_steps` (25; fewer are faster), `guidance` (0.7; 0 halves the time of the diffusion), `compile` (false;
+    true compiles the diffusion model, which the first request waits for).
 
     It has no voices of its own: each request brings a recording. Several threads may call `synthesize`; one phase of
     one job is computed at a time. A job that is given up ends at the next token or step, a paused one rests when its
@@ -101,7 +103,7 @@ class Speaker(engine.Engine, engine.Synthesizer):
         self.import_library()
         self.progress("reading the weights")
         self._made = self.read(self._dtype())
-        self._made.s2mel.models["cfm"].estimator.register_forward_pre_hook(self._at_token)
+        loudness.import_library()
 
     def load(self) -> None:
         allocated_bytes = max(0, self.spec.memory_bytes - _CONTEXT_BYTES)
@@ -118,6 +120,8 @@ class Speaker(engine.Engine, engine.Synthesizer):
         self._encodings = encodings.Encodings(self.spec.voices_dir, version)
         if self._options["compile"]:
             self._made.compile()
+        # Of what is compiled, if it is: inside, the compiler would read the hook.
+        self._made.s2mel.models["cfm"].estimator.register_forward_pre_hook(self._at_token)
 
     # --- of each model ------------------------------------------------------------------------------------------------
 
@@ -148,7 +152,7 @@ class Speaker(engine.Engine, engine.Synthesizer):
         voice = self._phases.nobody()
         with self._phase(0, "warm", "shared", "language"):
             written = self._phases.write(
-                [0, 1, 2], "en", voice, voice["emotion"], Sampling(), self._options["beams"], 8
+                [2, 3, 4], "en", voice, voice["emotion"], Sampling(), self._options["beams"], 8
             )
         if written[0].shape[1]:
             with self._phase(0, "warm", "shared", "diffusion"):
@@ -162,8 +166,8 @@ class Speaker(engine.Engine, engine.Synthesizer):
             return
         front = self._made.front
         language = front.language(request.language, request.text)
-        parts = list(front.parts(request.text, language, self._options["part_tokens"]))
-        if not parts:
+        parts = front.parts(request.text, language, self._options["part_tokens"])
+        if (part := next(parts, None)) is None:
             raise UnspeakableText(
                 f"{self.spec.model} speaks {front.spoken} and finds nothing to say in this text",
                 hint="audioctl models lists the languages of each model",
@@ -173,14 +177,18 @@ class Speaker(engine.Engine, engine.Synthesizer):
         emotion = self._emotion(request, voice, recordings)
         seed = int.from_bytes(os.urandom(4)) if request.sampling.seed is None else request.sampling.seed
         pause = _silence(_PAUSE_S if request.pause_s is None else request.pause_s)
-        level = Level(self.sample_rate)
-        for number, ids in enumerate(parts, 1):
-            place = (number, len(parts))
-            audio = self._speak(request, ids, language, voice, emotion, seed, place)
+        level = loudness.Level(self.sample_rate)
+        number = 0
+        while part is not None:
+            number += 1
+            ids, count = part
+            audio = self._speak(request, ids, language, voice, emotion, seed, (number, count))
             if audio.size:
                 yield level.even(audio)
-                if number < len(parts) and pause.size:
-                    yield pause
+            self.jobs.rest()
+            part = next(parts, None)
+            if part is not None and audio.size and pause.size:
+                yield pause
 
     def _speak(
         self,
@@ -193,8 +201,8 @@ class Speaker(engine.Engine, engine.Synthesizer):
         place: tuple[int, int],
     ) -> Audio:
         options, sampling = self._options, request.sampling
-        most = self.least_codes + self.codes_per_token * len(ids)
-        for attempt in range(_TRIES):
+        most = min(self.least_codes + self.codes_per_token * len(ids), self._phases.most_codes)
+        for attempt in range(1 if phases.greedy(sampling) else _TRIES):
             with self._phase(request.job, "autoregression", "shared", "language", place=place):
                 phases.seed(seed, place[0], attempt)
                 written = self._phases.write(ids, language, voice, emotion, sampling, options["beams"], most)
@@ -216,7 +224,7 @@ class Speaker(engine.Engine, engine.Synthesizer):
         if request.reference is None:
             raise VoiceNotFound(
                 f"{self.spec.model} has no voices of its own; it speaks with a stored voice, or as in a recording",
-                hint="audioctl voices add NAME FILE",
+                hint="audioctl voices add NAME FILE --consent FILE --language TAG",
                 param="voice",
             )
         recording, name = request.reference.recording, request.reference.voice
@@ -228,7 +236,9 @@ class Speaker(engine.Engine, engine.Synthesizer):
         if audio.size < _SHORTEST_REFERENCE_S * recording.rate_hz:
             raise BadAudio(f"the recording is shorter than {_SHORTEST_REFERENCE_S:g} s", param=param)
         audio = audio[: round(_LONGEST_REFERENCE_S * recording.rate_hz)]
-        digest = encodings.digest(audio)
+        if np.abs(audio).max() < _SILENT:
+            raise BadAudio(f"the first {_LONGEST_REFERENCE_S:g} s of the recording are silent", param=param)
+        digest = encodings.digest(audio, recording.rate_hz)
         found = self._encodings.get(digest, voice)
         if found is None:
             with self._phase(job, "reference", "shared", "encoders"):
@@ -261,6 +271,7 @@ class Speaker(engine.Engine, engine.Synthesizer):
 
         self.jobs.rest()
         with self._computing, torch.inference_mode():
+            self._at_token()
             with device.measured(self._device) as moved:
                 came_bytes = self._staging.need(*parts)
             with device.measured(self._device) as took:
@@ -286,13 +297,10 @@ class Speaker(engine.Engine, engine.Synthesizer):
         return getattr(torch, chosen)
 
     def _room_bytes(self) -> int | None:
-        match self._options["staging"]:
-            case "full":
-                return 0
-            case "auto" if self.spec.memory_bytes:
-                return max(0, self.spec.memory_bytes - _CONTEXT_BYTES - _WORKING_BYTES)
-            case _:
-                return None
+        if not self.spec.memory_bytes:
+            return None
+        working_bytes = max(_WORKING_BYTES, self._phases.cache_bytes(self._options["beams"]))
+        return max(0, self.spec.memory_bytes - _CONTEXT_BYTES - working_bytes)
 
     def _checked(self, spec: EngineSpec) -> dict[str, Any]:
         """The options with the entry's. Raises BadRequest."""
@@ -301,9 +309,8 @@ class Speaker(engine.Engine, engine.Synthesizer):
                 known = ", ".join(_OPTIONS)
                 raise BadRequest(f"{spec.model}: the engine {spec.engine} has no option {name!r}, only {known}")
         chosen = _OPTIONS | spec.options
-        for name, possible in (("staging", _STAGINGS), ("dtype", ("auto", self.half, "float32"))):
-            if chosen[name] not in possible:
-                raise BadRequest(f"{spec.model}: {name} must be one of {', '.join(possible)}")
+        if chosen["dtype"] not in (types := ("auto", self.half, "float32")):
+            raise BadRequest(f"{spec.model}: dtype must be one of {', '.join(types)}")
         for name, (low, high) in _RANGES.items():
             kinds = (int, float) if isinstance(_OPTIONS[name], float) else (int,)
             if type(chosen[name]) not in kinds or not low <= chosen[name] <= high:

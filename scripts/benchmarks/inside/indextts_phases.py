@@ -24,8 +24,9 @@ def main(directory: str, file: str, device: str, cap_gib: float, codes: int, opt
 
     from audioproto.worker import Emotion, Phase, Recording, Reference, Sampling, Synthesize
     from audioworker.engines import indextts2
+    from audioworker.indextts import speaker
 
-    indextts2._CODES_PER_TOKEN, indextts2._LEAST_CODES, indextts2._TRIES = 0, codes, 1
+    indextts2.Engine.codes_per_token, indextts2.Engine.least_codes, speaker._TRIES = 0, codes, 1
     it = engine_of("indextts2", directory, device, memory_bytes=int(cap_gib * 2**30), **options)
     figures: dict[str, Any] = {"torch": torch.__version__, "options": options}
     if device != "cpu":
