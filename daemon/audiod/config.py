@@ -199,9 +199,9 @@ DEFAULT_ALIASES = {
     "whisper-1": ["whisper-base"],
     "gpt-4o-transcribe": ["whisper-base"],
     "gpt-4o-mini-transcribe": ["whisper-base"],
-    "tts-1": ["hibari", "kokoro-82m", "indextts-2"],
-    "tts-1-hd": ["hibari", "kokoro-82m", "indextts-2"],
-    "gpt-4o-mini-tts": ["hibari", "kokoro-82m", "indextts-2"],
+    "tts-1": ["hibari", "kokoro-82m", "indextts-2", "indextts-2.5"],
+    "tts-1-hd": ["hibari", "kokoro-82m", "indextts-2", "indextts-2.5"],
+    "gpt-4o-mini-tts": ["hibari", "kokoro-82m", "indextts-2", "indextts-2.5"],
 }
 """OpenAI's names, so that a client works with nothing but another base URL."""
 

@@ -36,7 +36,7 @@ _NO_MATTER = {
     "id", "task", "description", "licence", "licence_notices", "languages", "translates", "logprobs", "scripts",
     "voices", "default_voice", "voice_aliases", "embedded", "device", "parked_bytes", "ready_bytes", "staged_bytes",
     "staging", "memory_limit", "threads", "pinned", "preload", "keep_alive", "park_keep_alive", "max_batch_wait",
-    "clones", "emotions", "input_characters", "changed",
+    "clones", "emotions", "emotion_words", "input_characters", "changed",
 }  # fmt: skip
 """Keys of a model's entry that do not change what its processes hold, or that are told apart by other means."""
 

@@ -36,6 +36,7 @@ _audioctl() {
         events:--model) _audioctl_models; return ;;
         say:-o|say:--output) _audioctl_files -f; return ;;
         say:--voice) :; return ;;
+        say:--language) :; return ;;
         say:--model) _audioctl_models; return ;;
         say:--emotion) :; return ;;
         say:--emotion-from) _audioctl_files -f; return ;;
@@ -82,7 +83,7 @@ _audioctl() {
             park) _audioctl_words --wait --no-wait -h --help --socket --json ;;
             reload) _audioctl_words -h --help --socket --json ;;
             runtime) _audioctl_words --names -h --help --socket --json ;;
-            say) _audioctl_words -o --output --voice --model --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
+            say) _audioctl_words -o --output --voice --language --model --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
             status) _audioctl_words --ready --watch -h --help --socket --json ;;
             subtitles) _audioctl_words --format --language --translate-to --mode --model --output --overwrite --parallel --url -h --help --socket --json ;;
             top) _audioctl_words --once --interval -h --help --socket --json ;;

@@ -45,6 +45,7 @@ complete -c audioctl -n '__fish_seen_subcommand_from runtime; and __fish_seen_su
 complete -c audioctl -n __fish_use_subcommand -a say -d 'turn text into speech'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -s o -l output -r -F -d 'where to write it; - is standard output'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l voice -x -d 'who says it (default: alloy)'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l language -x -d 'what the text is in, where text and voice do not show it'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: tts-1)'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l emotion -x -d 'such as \'happy 0.6, calm 0.2\', or a description; not for every model'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l emotion-from -r -F -d 'a recording that sounds as it should'
@@ -92,7 +93,7 @@ complete -c audioctl -n __fish_use_subcommand -a version -d 'show the versions o
 
 complete -c audioctl -n __fish_use_subcommand -a voices -d 'store voices from recordings, list and remove them, speak with them'
 complete -c audioctl -n '__fish_seen_subcommand_from voices' -l consent -r -F -d 'add: a recording of the speaker\'s consent, or the id of one that is stored; no voice is stored without'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l language -x -d 'add: what the speaker speaks, such as en-US'
+complete -c audioctl -n '__fish_seen_subcommand_from voices' -l language -x -d 'add: what the speaker speaks, such as en-US; say: what the text is in'
 complete -c audioctl -n '__fish_seen_subcommand_from voices' -l transcript -x -d 'add: what is said in the recording'
 complete -c audioctl -n '__fish_seen_subcommand_from voices' -s o -l output -r -F -d 'say: where to write it; - is standard output'
 complete -c audioctl -n '__fish_seen_subcommand_from voices' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: tts-1)'

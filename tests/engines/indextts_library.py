@@ -30,6 +30,9 @@ from audioworker.indextts import checkpoint, checkpoint2, front, phases
 RATE_HZ = checkpoint.MEL_RATE_HZ
 Samples = npt.NDArray[np.float32]
 
+Speak = Callable[[str, int, dict[str, Any]], Samples]
+"""Speaks a text with a seed, as the library does with more arguments."""
+
 
 def library(directory: Path, recordings: dict[str, Samples]) -> Any:
     """`IndexTTS2` as it is, with `recordings` in place of files."""
@@ -102,27 +105,28 @@ def seeded(call: Callable[..., Any], seed: int, draw: int) -> Callable[..., Any]
     return with_seed
 
 
-def main() -> None:
+def compare(engine_name: str, make: Callable[[Path, dict[str, Samples]], Speak], full_scale: float = 1.0) -> None:
+    """Speak all calls by the library's program, which `make` makes, and by the engine of that name.
+
+    `full_scale` is the library's for the loudest sample.
+    """
     directory, reference, out = Path(sys.argv[1]), np.load(sys.argv[2]).astype(np.float32), Path(sys.argv[3])
-    recordings = {"voice": reference, "emotion": reference[::-1].copy()}
+    recordings = {name: samples for name, samples in (("voice", reference), ("emotion", reference[::-1].copy()))}
     joined = np.concatenate(list(recordings.values()))
-    ours: Any = engine.find("indextts2")(EngineSpec("indextts2", "tiny", str(directory)))
+    ours: Any = engine.find(engine_name)(EngineSpec(engine_name, "tiny", str(directory)))
     ours.prepare()
     ours.load()
-    tts = library(directory, recordings)
-    write, draw = tts.gpt.inference_speech, tts.s2mel.models["cfm"].inference
+    speak = make(directory, recordings)
     took: list[dict[str, float]] = []
     for number, call in enumerate(json.loads(sys.argv[4])):
         text, seed, emotion = call["text"], call["seed"], call.get("emotion")
-        tts.gpt.inference_speech = seeded(write, seed, 0)
-        tts.s2mel.models["cfm"].inference = seeded(draw, seed, 2)
         began = time.monotonic()
-        # As a stream, which is not yet rounded to 16 bits; after each part comes a pause, even after the last.
-        spoken = list(tts.infer("voice", text, None, stream_return=True, **call.get("library", {})))[:-1]
+        spoken = speak(text, seed, call.get("library", {}))
         library_s = time.monotonic() - began
         request = Synthesize(
             0,
             text,
+            speed=call.get("speed", 1.0),
             reference=Reference(Recording(reference.size, RATE_HZ)),
             emotion=None if emotion is None else read_emotion(emotion, reference.size),
             sampling=Sampling(seed=seed),
@@ -130,9 +134,23 @@ def main() -> None:
         began = time.monotonic()
         said = list(ours.synthesize(request, lambda one: joined[one.begin : one.begin + one.samples], lambda: False))
         took.append({"library_s": library_s, "ours_s": time.monotonic() - began})
-        np.save(out / f"{number}.library.npy", np.concatenate([part.numpy().ravel() for part in spoken]))
-        np.save(out / f"{number}.ours.npy", np.concatenate(said))
+        np.save(out / f"{number}.library.npy", spoken)
+        np.save(out / f"{number}.ours.npy", np.concatenate(said) * np.float32(full_scale))
     print(json.dumps(took))
+
+
+def of_two(directory: Path, recordings: dict[str, Samples]) -> Speak:
+    tts = library(directory, recordings)
+    write, draw = tts.gpt.inference_speech, tts.s2mel.models["cfm"].inference
+
+    def speak(text: str, seed: int, more: dict[str, Any]) -> Samples:
+        tts.gpt.inference_speech = seeded(write, seed, 0)
+        tts.s2mel.models["cfm"].inference = seeded(draw, seed, 2)
+        # As a stream, which is not yet rounded to 16 bits; after each part comes a pause, even after the last.
+        spoken = list(tts.infer("voice", text, None, stream_return=True, **more))[:-1]
+        return np.concatenate([part.numpy().ravel() for part in spoken])
+
+    return speak
 
 
 def read_emotion(asked: dict[str, Any], samples: int) -> Emotion:
@@ -143,4 +161,4 @@ def read_emotion(asked: dict[str, Any], samples: int) -> Emotion:
 if __name__ == "__main__":
     device.prepare_torch()
     checkpoint2.import_library()
-    main()
+    compare("indextts2", of_two)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audioproto.types import EngineSpec
 from audioproto.worker import (
     AudioChunk,
     AudioStart,
@@ -28,7 +27,8 @@ from audioproto.worker import (
     Sampling,
 )
 from daemons import TOP
-from zygotes import Samples, Worker, Zygote, heard, recording
+from imitating import Start, phases, seeded, spoken, zygotes
+from zygotes import Worker, Zygote, heard, recording
 
 RATE_HZ = 22_050
 PART = 11_008
@@ -37,63 +37,23 @@ PART = 11_008
 PAUSE = round(0.2 * RATE_HZ)
 
 
-def spoken(
-    worker: Worker, text: str, voice: str = "", samples: Samples | None = None, rate_hz: int = 16_000, **fields: object
-) -> list[Message]:
-    """All messages of a speech in the voice of `samples`, Kennedy's unless said otherwise."""
-    samples = recording("jfk")[: 3 * rate_hz] if samples is None else samples
-    reference = Reference(Recording(samples.size, rate_hz), voice=voice)
-    messages, end = worker.finish(worker.begin_speaking(text, samples, reference=reference, **fields))
-    return [*messages, end]
-
-
-def phases(messages: list[Message]) -> list[str]:
-    return [message.name for message in messages if isinstance(message, Phase)]
-
-
-def seeded(seed: int = 1) -> dict[str, Any]:
-    return {"sampling": Sampling(seed=seed)}
-
-
 @pytest.fixture(scope="module")
 def zygote_with(
     tiny_indextts: Path, runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Zygote]]:
-    """Gives the zygote of a checkpoint, with options; starts it when first asked. All keep voices in one directory."""
-    started: dict[str, Zygote] = {}
-    voices = tmp_path_factory.mktemp("voices")
-
-    def start(
-        name: str = "tiny", voices_dir: Path = voices / "made", memory_bytes: int = 0, **options: object
-    ) -> Zygote:
-        key = f"{name} {voices_dir} {memory_bytes} {options}"
-        if key not in started:
-            spec = EngineSpec(
-                "indextts2",
-                name,
-                str(tiny_indextts / name),
-                threads=1,
-                options={"beams": 1, "diffusion_steps": 3} | options,
-                voices_dir=str(voices_dir),
-                memory_bytes=memory_bytes,
-            )
-            started[key] = Zygote(runtime_python("indextts2"), spec, tmp_path_factory.mktemp(name))
-        return started[key]
-
-    yield start
-    for zygote in started.values():
-        zygote.close()
+) -> Iterator[Start]:
+    with zygotes("indextts2", runtime_python("indextts2"), tiny_indextts, tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")
-def worker(zygote_with: Callable[..., Zygote]) -> Iterator[Worker]:
+def worker(zygote_with: Start) -> Iterator[Worker]:
     worker = zygote_with().fork()
     yield worker
     worker.close()
 
 
 @pytest.fixture(scope="module")
-def endless(zygote_with: Callable[..., Zygote], tmp_path_factory: pytest.TempPathFactory) -> Zygote:
+def endless(zygote_with: Start, tmp_path_factory: pytest.TempPathFactory) -> Zygote:
     """Of a model that never ends by itself. It can keep no voices: where they should be is a file."""
     blocked = tmp_path_factory.mktemp("blocked") / "made"
     blocked.write_bytes(b"")
@@ -103,14 +63,14 @@ def endless(zygote_with: Callable[..., Zygote], tmp_path_factory: pytest.TempPat
 # --- zygotes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_prepared_zygote_has_one_thread_and_has_written_nothing(zygote_with: Callable[..., Zygote]) -> None:
+def test_a_prepared_zygote_has_one_thread_and_has_written_nothing(zygote_with: Start) -> None:
     zygote = zygote_with()
     assert zygote.hold == "weights"
     assert len(list(Path(f"/proc/{zygote.process.pid}/task").iterdir())) == 1
     assert [file for file in zygote.log.with_suffix("").rglob("*") if not file.is_dir()] == []
 
 
-def test_workers_forked_one_after_another_all_work(zygote_with: Callable[..., Zygote]) -> None:
+def test_workers_forked_one_after_another_all_work(zygote_with: Start) -> None:
     zygote = zygote_with()
     said = []
     for _ in range(2):
@@ -186,7 +146,7 @@ def test_every_sampling_that_may_be_asked_for_speaks(worker: Worker, sampling: S
 # --- voices -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_stored_voice_is_encoded_once_and_for_all_workers(zygote_with: Callable[..., Zygote]) -> None:
+def test_a_stored_voice_is_encoded_once_and_for_all_workers(zygote_with: Start) -> None:
     """The encoders are not even needed by a worker that comes later."""
     zygote = zygote_with(memory_bytes=1)
     said, ran = [], []
@@ -202,9 +162,7 @@ def test_a_stored_voice_is_encoded_once_and_for_all_workers(zygote_with: Callabl
     assert np.array_equal(said[0], said[1])
 
 
-def test_a_recording_that_came_with_the_request_leaves_nothing_behind(
-    zygote_with: Callable[..., Zygote], worker: Worker
-) -> None:
+def test_a_recording_that_came_with_the_request_leaves_nothing_behind(zygote_with: Start, worker: Worker) -> None:
     directory = Path(zygote_with().spec.voices_dir)
     before = sorted(directory.glob("*"))
     assert "reference" in phases(spoken(worker, "你好。", samples=recording("jfk")[16_000:48_000]))
@@ -212,7 +170,7 @@ def test_a_recording_that_came_with_the_request_leaves_nothing_behind(
     assert sorted(directory.glob("*")) == before
 
 
-def test_what_is_kept_of_another_recording_or_cut_off_is_made_anew(zygote_with: Callable[..., Zygote]) -> None:
+def test_what_is_kept_of_another_recording_or_cut_off_is_made_anew(zygote_with: Start) -> None:
     zygote = zygote_with(memory_bytes=1)
     kept = Path(zygote.spec.voices_dir, "voice_b.safetensors")
     other = recording("jfk")[48_000:96_000]
@@ -364,7 +322,7 @@ def test_silence_and_markup_are_not_spoken(worker: Worker) -> None:
 # --- staging ----------------------------------------------------------------------------------------------------------
 
 
-def test_staging_changes_where_weights_are_and_nothing_else(zygote_with: Callable[..., Zygote], worker: Worker) -> None:
+def test_staging_changes_where_weights_are_and_nothing_else(zygote_with: Start, worker: Worker) -> None:
     staged = zygote_with(memory_bytes=1).fork()
     text = "今天我们来说一说。" * 4
     fields = {"emotion": Emotion(text="生气"), **seeded()}
@@ -413,7 +371,6 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 TRY_ALL = """
 import json, sys, msgspec
-from audioproto.types import EngineSpec
 from audioworker import engine
 for directory in sys.argv[1:]:
     try:

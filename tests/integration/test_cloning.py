@@ -53,6 +53,24 @@ def _post(daemon: Daemon, path: str, fields: dict[str, str], file_field: str, fi
     return made
 
 
+# --- which language ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [("zh", "zh"), ("zh-CN", "zh"), ("Chinese", "zh"), ("EN", "en"), ("auto", ""), ("", ""), (None, "")],
+)
+def test_a_language_reaches_the_engine_by_its_code(daemon: Daemon, language: str | None, code: str) -> None:
+    assert spoken(daemon, voice=data_url(tone(440)), language=language)["language"] == code
+
+
+@pytest.mark.parametrize("language", ["fr", "French", "e", "x" * 101])
+def test_a_language_that_the_model_does_not_speak_is_refused(daemon: Daemon, language: str) -> None:
+    status, code, param, message = refused(daemon, voice=data_url(tone(440)), language=language)
+    assert (status, code, param) == (400, "invalid_request", "language")
+    assert len(language) > 100 or "English, Chinese" in message
+
+
 # --- whose voice ------------------------------------------------------------------------------------------------------
 
 

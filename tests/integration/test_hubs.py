@@ -22,7 +22,7 @@ from audiod.models.install import Places
 from audiod.runtimes import build
 from audiod.units import ByteSize
 from audioproto.errors import BadRequest, InstallFailed, NotFound
-from audioworker.indextts import checkpoint2
+from audioworker.indextts import checkpoint2, checkpoint25
 from file_systems import file_system
 from model_hub import COMMIT, Hub, sha256
 
@@ -461,11 +461,16 @@ def test_an_operators_directory_of_the_same_layout_will_do(tmp_path: Path) -> No
 SHIPPED = Path(__file__).parents[2] / "etc/models.d"
 
 
-def test_every_file_that_indextts_reads_is_pulled_from_one_hub_or_the_other(tmp_path: Path, hub: Hub) -> None:
+@pytest.mark.parametrize(
+    ("model", "needed"), [("indextts-2", checkpoint2.NEEDED), ("indextts-2.5", checkpoint25.NEEDED)]
+)
+def test_every_file_that_indextts_reads_is_pulled_from_one_hub_or_the_other(
+    tmp_path: Path, hub: Hub, model: str, needed: tuple[str, ...]
+) -> None:
     """The entry as it is shipped, but for hashes and commits, with files of a few bytes at hubs of our own."""
-    text = re.sub(r'"[0-9a-f]{64}"', '""', (SHIPPED / "indextts-2.toml").read_text())
+    text = re.sub(r'"[0-9a-f]{64}"', '""', (SHIPPED / f"{model}.toml").read_text())
     text = re.sub(r'^revision = "[0-9a-f]{40}"', f'revision = "{COMMIT}"', text, flags=re.M)
-    entry = catalogue.parse(text.replace('runtime = "indextts"', 'runtime = "tiny"'), "indextts-2.toml")
+    entry = catalogue.parse(text.replace('runtime = "indextts"', 'runtime = "tiny"'), f"{model}.toml")
     entry = msgspec.structs.replace(
         entry, weights=[msgspec.structs.replace(part, disk_bytes=ByteSize(1000)) for part in entry.weights]
     )
@@ -482,7 +487,7 @@ def test_every_file_that_indextts_reads_is_pulled_from_one_hub_or_the_other(tmp_
         (tmp_path / kind.__name__).mkdir()
         host = Host(tmp_path / kind.__name__, *bases, scopes=scopes)
         directory = host.install(entry)
-        assert [file for file in checkpoint2.NEEDED if not (directory / file).is_file()] == []
+        assert [file for file in needed if not (directory / file).is_file()] == []
         assert (directory / "hf_cache/bigvgan/config.json").read_bytes() == b"hf_cache/bigvgan/config.json"
         assert host.lines[0].startswith("licence: bilibili Model Use License Agreement")
 

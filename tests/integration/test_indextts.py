@@ -1,4 +1,5 @@
-"""A tiny IndexTTS2 in a real daemon, beside a tiny Qwen3-ASR, as OpenAI's SDK and audioctl meet it."""
+"""A tiny IndexTTS2 and a tiny IndexTTS-2.5 in a real daemon, beside a tiny Qwen3-ASR, as OpenAI's SDK and audioctl meet
+them."""
 
 from __future__ import annotations
 
@@ -15,18 +16,19 @@ import pytest
 from clients import samples
 from daemons import AUDIO, Daemon, running, transcribe
 
-MODEL, ASR = "tiny-tts", "tiny-asr"
+MODEL, LATER, ASR = "tiny-tts", "tiny-tts-2.5", "tiny-asr"
 KENNEDY = AUDIO / "jfk.wav"
 
 SPEAKER = """
 id = "{model}"
-engine = "indextts2"
+engine = "{engine}"
 runtime = "indextts"
 task = "speak"
-languages = ["en", "zh"]
+languages = {languages}
 scripts = ["latin", "han"]
 clones = true
 emotions = true
+emotion_words = {words}
 input_characters = 100000
 path = "{path}"
 parked_bytes = "450MiB"
@@ -51,11 +53,20 @@ vad = false
 
 @pytest.fixture(scope="module")
 def daemon(
-    tmp_path_factory: pytest.TempPathFactory, state_dir: Path, tiny_indextts: Path, tiny_qwen: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    state_dir: Path,
+    tiny_indextts: Path,
+    tiny_indextts25: Path,
+    tiny_qwen: Path,
 ) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("daemon")
     (directory / "models.d").mkdir()
-    (directory / "models.d/tts.toml").write_text(SPEAKER.format(model=MODEL, path=tiny_indextts / "tiny"))
+    for model, engine, languages, words, path in (
+        (MODEL, "indextts2", '["en", "zh"]', "true", tiny_indextts),
+        (LATER, "indextts25", '["en", "zh", "es", "ar"]', "false", tiny_indextts25),
+    ):
+        entry = SPEAKER.format(model=model, engine=engine, languages=languages, words=words, path=path / "tiny")
+        (directory / f"models.d/{model}.toml").write_text(entry)
     (directory / "models.d/asr.toml").write_text(HEARER.format(model=ASR, path=tiny_qwen / "asr"))
     with running(directory, state_dir, '[residency]\nbudget = "4GiB"\npark_budget = "5GiB"\n') as started:
         yield started
@@ -80,8 +91,9 @@ def kennedy(daemon: Daemon) -> str:
 def pcm(client: openai.OpenAI, text: str = "你好世界。", voice: Any = "Kennedy", **more: Any) -> np.ndarray[Any, Any]:
     """What is said, at 24 kHz; as seeded as can be unless told otherwise."""
     body = {"seed": 1} | more.pop("extra_body", {})
+    model = more.pop("model", MODEL)
     with client.audio.speech.with_streaming_response.create(
-        model=MODEL, voice=voice, input=text, response_format="pcm", extra_body=body, **more
+        model=model, voice=voice, input=text, response_format="pcm", extra_body=body, **more
     ) as answer:
         return np.frombuffer(answer.read(), "<i2").astype(np.float32) / 32768
 
@@ -193,6 +205,38 @@ def test_bad_input_is_told_by_the_field(
         pcm(client, **fields)
     assert (refused.value.status_code, refused.value.code) == (status, code)
     assert str(refused.value.param).startswith(param)
+
+
+def test_indextts_2_5_speaks_more_languages_with_the_same_voice_and_at_its_own_speed(
+    daemon: Daemon, client: openai.OpenAI, kennedy: str
+) -> None:
+    plain = pcm(client, "2026", model=LATER)
+    assert plain.size == pytest.approx(11_264 / 22_050 * 24_000, abs=600)
+    assert not np.array_equal(pcm(client, "2026", model=LATER, extra_body={"language": "Spanish"}), plain)
+    fast = pcm(client, "2026", model=LATER, speed=1.25)
+    assert fast.size == pytest.approx(plain.size / 1.25, abs=600)
+    angry = {"emotion": {"mode": "vector", "vector": {"angry": 0.8}}}
+    assert pcm(client, "¿Qué tal?", model=LATER, extra_body=angry).size == pytest.approx(plain.size, abs=600)
+    said = daemon.ctl("say", "2026", "--model", LATER, "--voice", kennedy, "--language", "ar", "-o", "-")
+    assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"extra_body": {"language": "fr"}}, "language"),
+        ({"extra_body": {"emotion": {"mode": "text", "text": "angry"}}}, "emotion"),
+        ({"extra_body": {"emotion": {"mode": "text"}}}, "emotion"),
+        ({"instructions": "like somebody who is very angry"}, "instructions"),
+    ],
+)
+def test_what_indextts_2_5_cannot_is_refused_with_what_can(
+    client: openai.OpenAI, kennedy: str, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        pcm(client, model=LATER, **fields)
+    assert (refused.value.code, refused.value.param) == ("invalid_request", param)
+    assert ("Spanish" if param == "language" else f"in words: {MODEL}") in refused.value.message
 
 
 def test_what_was_made_of_a_voice_goes_with_it(daemon: Daemon, client: openai.OpenAI, kennedy: str) -> None:

@@ -54,6 +54,7 @@ class Engine(engine.Engine, engine.Synthesizer):
             },
             "sampling": {name: getattr(request.sampling, name) for name in request.sampling.__struct_fields__},
             "pause_s": request.pause_s,
+            "language": request.language,
         }
         if reference and reference.voice and self.spec.voices_dir:
             directory = Path(self.spec.voices_dir)

@@ -164,14 +164,17 @@ def make_gpt(file: Path, config: Any, codes: int, *, half: bool) -> None:
     torch.save({name: tensor.half() for name, tensor in gpt.state_dict().items()} if half else gpt.state_dict(), file)
 
 
-def write_end(gpt: Any, config: Any, codes: int) -> None:
-    """Which code comes is drawn; that the stop code comes is written into the positions, as a direction of its own."""
+def write_end(gpt: Any, config: Any, codes: int, context: float = 0.05) -> None:
+    """Which code comes is drawn; that the stop code comes is written into the positions, as a direction of its own.
+
+    `context` is how much is left of what attention finds.
+    """
     start, stop = config.start_mel_token, config.stop_mel_token
     direction = torch.zeros(config.model_dim)
     direction[0], direction[1] = 0.5**0.5, -(0.5**0.5)  # of mean zero: it survives a layer norm
     with torch.no_grad():
         for block in gpt.gpt.h:
-            block.attn.c_proj.weight.mul_(0.05)
+            block.attn.c_proj.weight.mul_(context)
             block.mlp.c_proj.weight.mul_(0.05)
         positions = gpt.mel_pos_embedding.emb.weight
         for weight in (positions, gpt.mel_embedding.weight, gpt.mel_head.weight):
@@ -179,8 +182,9 @@ def write_end(gpt: Any, config: Any, codes: int) -> None:
         over = torch.arange(positions.shape[0]) > codes if codes >= 0 else torch.zeros(positions.shape[0], dtype=bool)
         positions += torch.where(over, 1.0, -1.0)[:, None] * direction * 1.5
         gpt.mel_head.weight[stop] = direction * (WIDTH / config.model_dim) ** 0.5
-        gpt.mel_head.weight[start] = 0
-        gpt.mel_head.bias[start] = -30
+        if codes >= 0:  # the library has no answer to where it comes
+            gpt.mel_head.weight[start] = 0
+            gpt.mel_head.bias[start] = -30
 
 
 def make_w2v(directory: Path, sizes: dict[str, Any]) -> None:
@@ -200,8 +204,8 @@ def make_codec(file: Path, config: Any) -> None:
     save_model(build_semantic_codec(config.semantic_codec), file)
 
 
-def make_emotions(directory: Path, width: int = WIDTH) -> None:
-    torch.save(torch.randn(sum(EMOTION_COUNTS), width) * 0.02, directory / "feat2.pt")
+def make_emotions(directory: Path, width: int = WIDTH, strength: float = 0.02) -> None:
+    torch.save(torch.randn(sum(EMOTION_COUNTS), width) * strength, directory / "feat2.pt")
     torch.save(torch.randn(sum(EMOTION_COUNTS), 192), directory / "feat1.pt")
 
 

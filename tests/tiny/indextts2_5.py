@@ -3,13 +3,13 @@
     indextts2_5.py DIRECTORY '{"NAME": {"codes": 13}, ...}'
 
 Arguments of a checkpoint are those of `make`. What indextts2.py beside it makes is made by that: the voice's encoders,
-the diffusion model and the vocoder, as the released files have them, with weight norms that the library folds. A code is
-40 ms here. The vocabulary of the tokenizer are bytes; its first two, "!" and a quotation mark, are the ids that the
+the diffusion model and the vocoder, as the released files have them, with weight norms that the library folds. A code
+is 40 ms here. The vocabulary of the tokenizer are bytes; its first two, "!" and a quotation mark, are the ids that the
 language model takes for a text's beginning and end, as in the released one.
 
-With `size` "full" a checkpoint has the dimensions of the released one (IndexTeam/IndexTTS-2.5, config.yaml), and weights
-as a model has before it is trained. Knows of audiod how it imports the libraries, and nothing else. It has not
-the library's name, which it would be found by.
+With `size` "full" a checkpoint has the dimensions of the released one (IndexTeam/IndexTTS-2.5, config.yaml), and
+weights as a model has before it is trained. Knows of audiod how it imports the libraries, and nothing else. The file
+has not the library's name, because it would be found in its place.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FULL: dict[str, Any] = two.FULL | {"width": 1280, "heads_of_width": 20, "tokens"
 
 def configuration(size: dict[str, Any], text_tokens: int) -> dict[str, Any]:
     """Like that of IndexTTS2, but for the language model and the codec."""
-    plain = two.configuration(size, text_tokens)
+    plain: dict[str, Any] = two.configuration(size, text_tokens)
     for unknown in ("condition_type", "condition_module", "use_mel_codes_as_input", "train_solo_embeddings"):
         del plain["gpt"][unknown]
     plain["gpt"] |= {"model_dim": size["width"], "heads": size["heads_of_width"]}
@@ -57,7 +57,7 @@ def make(directory: Path, size: str = "tiny", codes: int = 13, seed: int = 0) ->
     make_gpt(directory / "gpt.pth", config, codes if size == "tiny" else -1)
     make_codec(directory / "codec.pth", config)
     two.make_w2v(directory, sizes)
-    two.make_emotions(directory, sizes["width"])
+    two.make_emotions(directory, sizes["width"], strength=1.0)
     two.make_style(directory / "hf_cache/campplus_cn_common.bin")
     networks = two.make_s2mel(directory / "s2mel.pth", config)
     two.make_vocoder(directory / "hf_cache/bigvgan", sizes, networks, calibrated=size == "tiny")
@@ -80,7 +80,8 @@ def make_gpt(file: Path, config: Any, codes: int) -> None:
     from indextts25.gpt.model_v2 import UnifiedVoice
 
     gpt = UnifiedVoice(**config.gpt).eval()
-    two.write_end(gpt, config.gpt, codes - 1)  # the code that begins has a place of its own here
+    # The code that begins has a place of its own. In so narrow a model emotions have to be loud to be heard.
+    two.write_end(gpt, config.gpt, codes - 1, context=100.0)
     head = torch.nn.Linear(config.gpt.model_dim, config.gpt.number_text_tokens + 1)
     torch.save(gpt.state_dict() | {f"text_head.{name}": one for name, one in head.state_dict().items()}, file)
 

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it; - is standard output")
     parser.add_argument("--voice", metavar="VOICE", default=VOICE, help=f"who says it (default: {VOICE})")
+    parser.add_argument("--language", metavar="TAG", help="what the text is in, where text and voice do not show it")
     add_options(parser)
 
 
@@ -75,6 +76,8 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
         "input": text,
         "response_format": sound_format,
     }
+    if arguments.language:
+        fields["language"] = arguments.language
     if arguments.speed is not None:
         fields["speed"] = arguments.speed
     if arguments.seed is not None:

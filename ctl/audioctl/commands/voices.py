@@ -67,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|ID",
         help="add: a recording of the speaker's consent, or the id of one that is stored; no voice is stored without",
     )
-    parser.add_argument("--language", metavar="TAG", help="add: what the speaker speaks, such as en-US")
+    parser.add_argument(
+        "--language", metavar="TAG", help="add: what the speaker speaks, such as en-US; say: what the text is in"
+    )
     parser.add_argument("--transcript", metavar="TEXT", help="add: what is said in the recording")
     parser.add_argument("-o", "--output", metavar="FILE", help="say: where to write it; - is standard output")
     say.add_options(parser)

@@ -133,7 +133,7 @@ def require_abilities(
     """Raises BadRequest for what the model cannot do, naming that one of `params`, which are for the three."""
     for param, named in ((params[0], [language]), (params[1], languages)):
         for one in filter(None, named):
-            if entry.languages and code_of(one) not in map(code_of, entry.languages):
+            if not entry.knows(one):
                 hint = "audioctl models lists the languages of each model; without one it is recognised"
                 raise BadRequest(f"{entry.id} does not know the language {one!r}", param=param, hint=hint)
     if logprobs and not entry.logprobs:

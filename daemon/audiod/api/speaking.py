@@ -20,7 +20,9 @@ from audiod.api.references import References, Sample, Wanted
 from audiod.api.services import MODEL, SERVICES, STAGE, Services
 from audiod.api.spool import Event, Spool
 from audiod.media.formats import SpeechFormat
+from audiod.models.catalogue import ModelEntry
 from audioproto.errors import BadRequest, UnspeakableText
+from audioproto.languages import NAMES, code_of
 from audioproto.types import Task
 from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Sampling, Synthesize
 
@@ -74,6 +76,16 @@ class SpeechFields(msgspec.Struct, kw_only=True):
                 "How to say it; ignored by models that take none. For those that take emotions: a description, names "
                 "with strengths (`happy 0.6, calm 0.2`), or an emotion object in JSON."
             )
+        ),
+    ] = None
+    language: Annotated[
+        Annotated[str, Meta(max_length=100)] | None,
+        Meta(
+            description=(
+                "What the text is in: a code, tag or English name; told by voice or text where left out. It matters "
+                "to models that speak several languages with one voice."
+            ),
+            examples=["es"],
         ),
     ] = None
     speed: Annotated[Speed | None, Meta(description="1 is as the model speaks; the pitch stays.")] = 1.0
@@ -182,11 +194,17 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
     """
     explicit = None if fields.emotion is None else emotions.read(fields.emotion)
     has_emotion = explicit is not None
+    language = "" if (fields.language or "").lower() == "auto" else code_of(fields.language or "")
     sample = fields.sample
     if sample is None:
-        entry, voice = services.library.speaker(fields.model, fields.voice_name, known, emotion=has_emotion)
+        entry, voice = services.library.speaker(
+            fields.model, fields.voice_name, known, emotion=has_emotion, language=language
+        )
     else:
-        entry, voice = services.library.imitator(fields.model, known, emotion=has_emotion), ""
+        entry, voice = services.library.imitator(fields.model, known, emotion=has_emotion, language=language), ""
+    if language and not entry.knows(language):
+        spoken = ", ".join(NAMES.get(code, code).title() for code in dict.fromkeys(map(code_of, entry.languages)))
+        raise BadRequest(f"{entry.id} speaks {spoken}, and not {fields.language!r}", param="language")
     if has_emotion and not entry.emotions:
         able = [other.id for other in services.library.usable(Task.SPEAK) if other.emotions]
         message = f"{entry.id} takes no emotion; of the installed models do: {', '.join(able) or 'none'}"
@@ -197,6 +215,8 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
     if asked is None and entry.emotions:
         asked, param, instructions = emotions.read_instructions(instructions), "instructions", ""
     emotion = None if asked is None else emotions.read(asked, param)
+    if asked is not None and emotion is not None and not (emotion.vector or asked.audio):
+        _require_words(services, entry, param)
     is_own = not voice or any(own.id == voice for own in entry.voices)
     stored = None if is_own else services.voices.find(voice)
     wanted = Wanted(
@@ -212,9 +232,18 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
         emotion=emotion,
         sampling=fields.sampling,
         pause_s=None if fields.interval_silence is None else fields.interval_silence / 1000,
+        language=language,
     )
     name = work.voice or fields.voice_name
     return Speech(entry.id, work, form, fields.wishes, wanted, name, longest, bool(fields.progress))
+
+
+def _require_words(services: Services, entry: ModelEntry, param: str) -> None:
+    """Raises BadRequest where the model takes no emotion in words."""
+    if not entry.emotion_words:
+        able = [other.id for other in services.library.entries.values() if other.emotions and other.emotion_words]
+        message = f"{entry.id} takes an emotion as a vector or as audio, and none in words; these take them in words: "
+        raise BadRequest(message + (", ".join(able) or "no model"), param=param)
 
 
 async def speak_into(spool: Spool, request: web.Request, speech: Speech, references: References) -> Spoken:

@@ -19,6 +19,7 @@ import msgspec
 from audiod import units
 from audiod.units import ByteSize, DeviceName, Duration
 from audioproto.errors import ConfigInvalid
+from audioproto.languages import code_of
 from audioproto.types import LicenceNotice, Task, Voice
 
 _ID = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -266,7 +267,7 @@ class ModelEntry(_Strict, frozen=True):
     exact_words: bool = True
     """Whether its engine hears when each word is said; where not, an aligner does, if one is installed."""
     scripts: list[str] = []
-    """Scripts that a speech model can read aloud: `latin`, `han`, ..."""
+    """Scripts that a speech model can read aloud: `latin`, `han`, `arabic`."""
     voices: list[VoiceEntry] = []
     default_voice: str = ""
     voice_aliases: dict[str, str] = {}
@@ -306,6 +307,8 @@ class ModelEntry(_Strict, frozen=True):
     """Whether it speaks with stored voices, from their reference audio."""
     emotions: bool = False
     """Whether it can be told how to sound, by an emotion."""
+    emotion_words: bool = True
+    """Whether an emotion may also be told in words, or be read from the text."""
     input_characters: int = 0
     """Longest text of one request; 0 takes the configured default."""
     options: dict[str, Any] = {}
@@ -316,6 +319,10 @@ class ModelEntry(_Strict, frozen=True):
     @property
     def directory_name(self) -> str:
         return self.id.replace("/", "--")
+
+    def knows(self, language: str) -> bool:
+        """Whether that is one of its languages, by its code or otherwise; any is where it does not say."""
+        return not self.languages or code_of(language) in map(code_of, self.languages)
 
 
 def load(directory: Path) -> dict[str, ModelEntry]:

@@ -20,12 +20,13 @@ OPENAI_VOICES = frozenset(
 
 _HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+_ARABIC = re.compile(r"[\u0620-\u064a\u066e-\u06d3\u0750-\u077f]")
 
 
 def scripts_of(text: str) -> frozenset[str]:
     """The scripts in `text`, of those that models declare."""
-    found = {name for name, pattern in (("han", _HAN), ("latin", _LATIN)) if pattern.search(text)}
-    return frozenset(found)
+    patterns = {"han": _HAN, "latin": _LATIN, "arabic": _ARABIC}
+    return frozenset(name for name, pattern in patterns.items() if pattern.search(text))
 
 
 class Library:
@@ -110,31 +111,38 @@ class Library:
             )
         return entry
 
-    def speaker(self, name: str, voice: str, text: str, *, emotion: bool = False) -> tuple[ModelEntry, str]:
+    def speaker(
+        self, name: str, voice: str, text: str, *, emotion: bool = False, language: str = ""
+    ) -> tuple[ModelEntry, str]:
         """The model to speak `text` with, and its voice ("" lets the engine choose by the text).
 
-        An alias leads to the first of its models that has the voice asked for, speaks the text's scripts, takes an
-        `emotion` where one is asked for, and is installed. Raises ModelNotFound, ModelNotInstalled, UnsupportedTask,
+        An alias leads to the first of its models that has the voice asked for, speaks the `language` where one is named
+        and the text's scripts, takes an `emotion` where one is asked for, and is installed. Raises ModelNotFound,
+        ModelNotInstalled, UnsupportedTask,
         VoiceNotFound, VoiceNotSpoken.
         """
-        entry = self._fittest(name, lambda entry: self._has_voice(entry, voice), text, emotion)
+        entry = self._fittest(name, lambda entry: self._has_voice(entry, voice), text, emotion, language)
         return entry, self._voice(entry, voice, scripts_of(text))
 
-    def imitator(self, name: str, text: str, *, emotion: bool = False) -> ModelEntry:
+    def imitator(self, name: str, text: str, *, emotion: bool = False, language: str = "") -> ModelEntry:
         """The model to speak `text` with the voice of a recording, chosen in the same way. Raises the same."""
-        entry = self._fittest(name, lambda entry: entry.clones, text, emotion)
+        entry = self._fittest(name, lambda entry: entry.clones, text, emotion, language)
         if not entry.clones:
             raise self._not_spoken(entry, "the voice of a recording")
         return entry
 
-    def _fittest(self, name: str, able: Callable[[ModelEntry], bool], text: str, emotion: bool) -> ModelEntry:
+    def _fittest(
+        self, name: str, able: Callable[[ModelEntry], bool], text: str, emotion: bool, language: str
+    ) -> ModelEntry:
         candidates = self._candidates(name)
         if any(entry.task is not Task.SPEAK for entry in candidates):
             raise UnsupportedTask(f"{name} does not speak", param="model")
         needed = scripts_of(text)
 
-        def fitness(entry: ModelEntry) -> tuple[int, bool, bool]:
-            return len(needed - set(entry.scripts)), emotion and not entry.emotions, bool(self.missing(entry))
+        def fitness(entry: ModelEntry) -> tuple[bool, int, bool, bool]:
+            unspoken = bool(language) and not entry.knows(language)
+            unread = len(needed - set(entry.scripts))
+            return unspoken, unread, emotion and not entry.emotions, bool(self.missing(entry))
 
         best = min([entry for entry in candidates if able(entry)] or candidates, key=fitness)
         return self.require_installed(best.id)

@@ -82,8 +82,12 @@ class Front25(Front):
     def guarded(self, cleaned: str) -> str:
         return _ANNOTATION.sub(lambda found: found[0].translate(_HIDDEN), _TOKEN.sub(" ", cleaned))
 
+    def shown(self, guarded: str) -> str:
+        """What was guarded, as it was."""
+        return guarded.translate(_SHOWN)
+
     def encode(self, sentence: str, language: str) -> list[int]:
-        shown = sentence.translate(_SHOWN)
+        shown = self.shown(sentence)
         if not _SPOKEN.search(shown):
             return []
         prepared = self._prepare(self._program, shown, language).strip()

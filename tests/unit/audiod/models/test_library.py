@@ -185,6 +185,19 @@ def test_a_model_of_an_alias_that_is_not_there_and_need_not_be_is_not_meant(entr
         with_imitator(entries, missing="hibari").speaker("tts-2", "alloy", "Hello.")
 
 
+def test_a_language_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
+    there = with_imitator(entries, "alloy")
+    there.entries["imitator"] = msgspec.structs.replace(there.entries["imitator"], languages=["es"])
+    assert there.speaker("tts-2", "alloy", "2026", language="es")[0].id == "imitator"
+    assert there.speaker("tts-2", "alloy", "2026", language="en")[0].id == "hibari"
+
+
+def test_arabic_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
+    there = with_imitator(entries, "alloy")
+    there.entries["imitator"] = msgspec.structs.replace(there.entries["imitator"], scripts=["latin", "arabic"])
+    assert there.speaker("tts-2", "alloy", "مرحبا")[0].id == "imitator"
+
+
 def test_an_emotion_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:
     there = with_imitator(entries, "alloy")
     assert there.speaker("tts-2", "alloy", "Hello.", emotion=True)[0].id == "imitator"
