@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -143,6 +144,36 @@ def test_every_sampling_that_may_be_asked_for_speaks(worker: Worker, sampling: S
     assert heard(spoken(worker, "你好。", sampling=sampling)).size == PART
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=2.0, top_p=1.0, top_k=0, repetition_penalty=0.5, seed=1),
+        Sampling(repetition_penalty=1e-40, seed=1),
+        Sampling(temperature=1e-38, seed=1),
+    ],
+    ids=["hot", "rewarded for repeating", "cold"],
+)
+def test_what_is_drawn_is_always_a_sound(endless: Zygote, sampling: Sampling) -> None:
+    """Of a model whose weights forbid no code: that of the beginning, say, which no sound has."""
+    worker = endless.fork()
+    assert heard(spoken(worker, "你好。", sampling=sampling)).size
+    worker.close()
+
+
+def test_seeds_that_are_far_apart_differ(worker: Worker) -> None:
+    """torch's generator on the CPU takes 32 bits."""
+    said = [heard(spoken(worker, "你好。", **seeded(seed))) for seed in (1, 1 + 2**12, 1 + 2**32, 2**53)]
+    assert not any(np.array_equal(one, other) for one, other in itertools.combinations(said, 2))
+
+
+def test_two_at_once_say_what_each_says_alone(worker: Worker) -> None:
+    texts, samples = ("今天我们来说一说。" * 3, "你好世界。" * 3), recording("jfk")[:48_000]
+    alone = [heard(spoken(worker, text, **seeded())) for text in texts]
+    fields = {"reference": Reference(Recording(samples.size, 16_000)), **seeded()}
+    jobs = [worker.begin_speaking(text, samples, **fields) for text in texts]
+    assert all(np.array_equal(heard(worker.finish(job)[0]), said) for job, said in zip(jobs, alone, strict=True))
+
+
 # --- voices -----------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +246,7 @@ def test_only_the_first_fifteen_seconds_of_a_recording_are_heard(worker: Worker)
     [
         ("ไม่มี", {}, "unspeakable_text", "input"),
         ("你好。", {"samples": recording("jfk")[:1000]}, "invalid_audio", "voice"),
+        ("你好。", {"samples": np.pad(recording("jfk"), (16 * 16_000, 0))}, "invalid_audio", "voice"),
         ("你好。", {"emotion": Emotion(vector=[1.0])}, "invalid_request", "emotion"),
     ],
 )
@@ -296,6 +328,16 @@ def test_a_model_that_runs_away_is_stopped_by_the_length_of_the_text(endless: Zy
     assert phases(messages).count("autoregression") == 2, "it is given a second chance"
     assert 3.0 < heard(messages).size / RATE_HZ < 6.0
     assert "no end" in endless.log.read_text()
+    worker.close()
+
+
+def test_a_long_part_that_runs_away_is_stopped_too_and_is_written_once_where_nothing_is_drawn(endless: Zygote) -> None:
+    """The model has places for 36 s of speech, which is less than the bound for a long part."""
+    worker = endless.fork()
+    messages = spoken(worker, "今天我们来说一说这个地方的人" * 5, sampling=Sampling(temperature=0.0))
+    first = [message.name for message in messages if isinstance(message, Phase) and message.part == 1]
+    assert first.count("autoregression") == 1
+    assert "codes and no end, in try 1" in endless.log.read_text()
     worker.close()
 
 

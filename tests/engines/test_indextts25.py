@@ -197,7 +197,7 @@ made.prepare()
 front = made._made.front
 def shown(asked, written):
     language = front.language(asked, written)
-    return [front._tokenizer.decode(part) for part in front.parts(written, language, 120)]
+    return [front._tokenizer.decode(part) for part, _ in front.parts(written, language, 120)]
 print(json.dumps([shown(*text) for text in json.loads(sys.argv[2])]))
 """
 

@@ -1,4 +1,4 @@
-"""What engines on torch share, in a real runtime: parts that come to a device and leave it, and voices that are kept."""
+"""What engines on torch share, in a real runtime: parts that come to a device and leave it, voices that are kept."""
 
 from __future__ import annotations
 

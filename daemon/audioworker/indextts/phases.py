@@ -63,8 +63,9 @@ class Phases(ABC, Generic[Made]):
     def cache_bytes(self, beams: int) -> int:
         """What the language model remembers of the longest speech."""
         gpt, width = self._made.gpt, 4 if self._half is None else 2
-        places: int = gpt.max_mel_tokens + gpt.max_text_tokens + 64
-        return places * beams * gpt.layers * 2 * gpt.model_dim * width
+        places = gpt.max_mel_tokens + gpt.max_text_tokens + 64
+        remembered: int = places * beams * gpt.layers * 2 * gpt.model_dim * width
+        return remembered
 
     # --- reference ----------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,12 @@ def test_text_without_marks_is_cut_at_blanks_and_between_whole_letters() -> None
     assert not any(unicodedata.category(part[0])[0] == "M" for part in parts)
 
 
+def test_halves_leave_numbers_and_times_whole() -> None:
+    assert halves("It is now 12:30 here") == ("It is now", "12:30 here")
+    assert halves("They are 1,234,567 strong") == ("They are", "1,234,567 strong")
+    assert halves("Some say so, 5 do not.") == ("Some say so,", "5 do not.")
+
+
 @given(st.text(alphabet="ab ,，。.", min_size=2, max_size=600).map(str.strip).filter(lambda s: len(s) >= 2))
 def test_halves_are_both_shorter_and_complete(sentence: str) -> None:
     left, right = halves(sentence)
