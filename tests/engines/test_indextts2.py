@@ -27,7 +27,7 @@ from audioproto.worker import (
     Sampling,
 )
 from daemons import TOP
-from imitating import Start, phases, seeded, spoken, zygotes
+from speakers import Start, phases, seeded, spoken, zygotes
 from zygotes import Worker, Zygote, heard, recording
 
 RATE_HZ = 22_050
