@@ -158,19 +158,20 @@ def tiny_qwen(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def tiny_indextts(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of tiny checkpoints of IndexTTS2: `tiny` speaks half a second for each part, `endless` for ever."""
-    return _made_indextts("indextts2", runtime_python("indextts2"), tmp_path_factory.mktemp("indextts"))
+    wanted = {"tiny": {}, "endless": {"codes": -1}}
+    return _made_indextts("indextts2", wanted, runtime_python("indextts2"), tmp_path_factory.mktemp("indextts"))
 
 
 @pytest.fixture(scope="session")
 def tiny_indextts25(runtime_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of IndexTTS-2.5."""
-    return _made_indextts("indextts2_5", runtime_python("indextts25"), tmp_path_factory.mktemp("indextts25"))
+    """The same of IndexTTS-2.5, `tiny` alone."""
+    return _made_indextts("indextts2_5", {"tiny": {}}, runtime_python("indextts25"), tmp_path_factory.mktemp("later"))
 
 
-def _made_indextts(script: str, python: Path, directory: Path) -> Path:
+def _made_indextts(script: str, wanted: dict[str, Any], python: Path, directory: Path) -> Path:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP / "daemon"), "HF_HUB_OFFLINE": "1"}
     made = subprocess.run(
-        [str(python), str(TOP / f"tests/tiny/{script}.py"), str(directory), '{"tiny": {}, "endless": {"codes": -1}}'],
+        [str(python), str(TOP / f"tests/tiny/{script}.py"), str(directory), json.dumps(wanted)],
         env=environment | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

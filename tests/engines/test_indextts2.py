@@ -28,7 +28,7 @@ from audioproto.worker import (
     Sampling,
 )
 from daemons import TOP
-from imitating import Start, phases, seeded, spoken, zygotes
+from speakers import Start, phases, seeded, spoken, zygotes
 from zygotes import Worker, Zygote, heard, recording
 
 RATE_HZ = 22_050
@@ -413,6 +413,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 TRY_ALL = """
 import json, sys, msgspec
+from audioproto.types import EngineSpec
 from audioworker import engine
 for directory in sys.argv[1:]:
     try:

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from audioproto.types import EngineSpec
-from audioproto.worker import AudioChunk, Done, Emotion, Failed, Message, Phase, Recording, Reference, Sampling
+from audioproto.worker import AudioChunk, Done, Emotion, Failed, Message, Phase, Recording, Reference
 from daemons import TOP
-from imitating import Start, phases, seeded, spoken, zygotes
+from speakers import Start, phases, seeded, spoken, zygotes
 from zygotes import Worker, heard, recording
 
 RATE_HZ = 22_050
@@ -166,32 +166,12 @@ def test_the_first_part_is_heard_before_the_second_is_computed_and_no_more_when_
     assert end.aborted
 
 
-def test_a_model_that_runs_away_is_stopped_by_the_length_of_the_text(zygote_with: Start) -> None:
-    zygote = zygote_with("endless")
-    worker = zygote.fork()
-    messages = spoken(worker, "你好。", **seeded())
-    assert phases(messages).count("autoregression") == 2, "it is given a second chance"
-    assert 3.0 < heard(messages).size / RATE_HZ < 15.0
-    assert "no end" in zygote.log.read_text()
-    worker.close()
-
-
-def test_a_hot_draw_finds_no_code_that_is_no_sound(zygote_with: Start) -> None:
-    """The endless one draws from all codes for long."""
-    worker = zygote_with("endless").fork()
-    hot = Sampling(temperature=2.0, top_p=1.0, top_k=0, repetition_penalty=1.0, seed=1)
-    assert heard(spoken(worker, "你好。", sampling=hot)).size
-    worker.close()
-
-
 # --- languages --------------------------------------------------------------------------------------------------------
 
 SHOW = """
 import json, sys
 from audioproto.types import EngineSpec
-from audioproto.errors import AudiodError
 from audioworker import engine
-from audioworker.indextts.front25 import spanish
 made = engine.find("indextts25")(EngineSpec("indextts25", "tiny", sys.argv[1]))
 made.prepare()
 front = made._made.front
@@ -205,9 +185,9 @@ PARTS: list[tuple[str, str, list[str]]] = [
     ("", "你好，今天是2026年。再见。我在。", ["<|zh|> 你好,今天是二零二六年.", "<|zh|> 再见.我在."]),
     ("", "It is 3.5% now. Good!", ["<|en|> it is three point five percent now.", "<|en|> good!"]),
     ("", "Son las 14:30, ¿no?", ["<|es|> SON LAS CATORCE TREINTA, ¿NO?"]),
-    ("es", "Hay 1.200 gatos, el 3,5 %, y 21 perros.", [
-        "<|es|> HAY MIL DOSCIENTOS GATOS, EL TRES COMA CINCO POR CIENTO, Y VEINTIUNO PERROS."
-    ]),
+    ("es", "1.200 gatos", ["<|es|> MIL DOSCIENTOS GATOS."]),
+    ("es", "el 3,5 %", ["<|es|> EL TRES COMA CINCO POR CIENTO"]),
+    ("es", "0,05 y 21kg", ["<|es|> CERO COMA CERO CINCO Y VEINTIUNO KG."]),
     ("", "مرحبا 12", ["<|ar|> مرحبا 12."]),
     ("", "<|en|>他<行|XING2>。", ["<|zh|> 他<|SPECIAL_TOKEN_2|>XING2<|SPECIAL_TOKEN_2|>."]),
     ("", "I am <going|G OW1 . IH0 NG> home.", [
@@ -223,8 +203,16 @@ def test_a_text_is_read_in_its_language(
 ) -> None:
     texts = json.dumps([(asked, written) for asked, written, _ in PARTS])
     shown = in_runtime(runtime_python("indextts25"), tmp_path, "-c", SHOW, str(tiny_indextts25 / "tiny"), texts)
-    for (_, written, expected), found in zip(PARTS, json.loads(shown), strict=True):
-        assert found == expected, written
+    for (_, written, expected), parts in zip(PARTS, json.loads(shown), strict=True):
+        assert parts == expected, written
+
+
+def test_what_is_drawn_is_always_a_sound(zygote_with: Start) -> None:
+    """Of a model whose weights forbid no code: that of the beginning, say, which no sound has."""
+    worker = zygote_with("endless").fork()
+    hot = Sampling(temperature=2.0, top_p=1.0, top_k=0, repetition_penalty=0.5, seed=1)
+    assert heard(spoken(worker, "你好。", sampling=hot)).size
+    worker.close()
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def write_end(gpt: Any, config: Any, codes: int, context: float = 0.05) -> None:
             weight[:, :2] = 0
         over = torch.arange(positions.shape[0]) > codes if codes >= 0 else torch.zeros(positions.shape[0], dtype=bool)
         positions += torch.where(over, 1.0, -1.0)[:, None] * direction * 1.5
-        gpt.mel_head.weight[stop] = direction * (WIDTH / config.model_dim) ** 0.5
+        gpt.mel_head.weight[stop] = direction * (WIDTH / config.model_dim)
         if codes >= 0:  # the library has no answer to where it comes
             gpt.mel_head.weight[start] = 0
             gpt.mel_head.bias[start] = -30

@@ -82,6 +82,9 @@ def make_gpt(file: Path, config: Any, codes: int) -> None:
     gpt = UnifiedVoice(**config.gpt).eval()
     # The code that begins has a place of its own. In so narrow a model emotions have to be loud to be heard.
     two.write_end(gpt, config.gpt, codes - 1, context=100.0)
+    with torch.no_grad():
+        for block in gpt.gpt.h:
+            block.attn.c_proj.weight[:, :2] = 0  # where the end is written
     head = torch.nn.Linear(config.gpt.model_dim, config.gpt.number_text_tokens + 1)
     torch.save(gpt.state_dict() | {f"text_head.{name}": one for name, one in head.state_dict().items()}, file)
 

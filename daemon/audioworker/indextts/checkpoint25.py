@@ -68,8 +68,8 @@ def read(spec: EngineSpec, dtype: torch.dtype) -> Checkpoint25:
             codec = _codec(config, checkpoint.tensors_in(file)["model"])
     with files.reading(VOCABULARY):
         front = Front25(spec.model, files.where)
-        if front.tokens > config.gpt.number_text_tokens + 1:
-            raise ValueError(f"it has {front.tokens} tokens, and {GPT} {config.gpt.number_text_tokens}")
+        if front.tokens != config.gpt.number_text_tokens:
+            raise ValueError(f"it makes {front.tokens} tokens, and {CONFIG} says {config.gpt.number_text_tokens}")
     made = Checkpoint25(
         gpt=gpt, codec=codec, front=front, **checkpoint.read_shared(files, _LIBRARY, config, gpt.model_dim)
     )
