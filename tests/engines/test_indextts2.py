@@ -370,6 +370,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 TRY_ALL = """
 import json, sys, msgspec
+from audioproto.types import EngineSpec
 from audioworker import engine
 for directory in sys.argv[1:]:
     try:
