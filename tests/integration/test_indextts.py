@@ -217,8 +217,10 @@ def test_indextts_2_5_speaks_more_languages_with_the_same_voice_and_at_its_own_s
     assert fast.size == pytest.approx(plain.size / 1.25, abs=600)
     angry = {"emotion": {"mode": "vector", "vector": {"angry": 0.8}}}
     assert pcm(client, "¿Qué tal?", model=LATER, extra_body=angry).size == pytest.approx(plain.size, abs=600)
-    said = daemon.ctl("say", "2026", "--model", LATER, "--voice", kennedy, "--language", "ar", "-o", "-")
+    file = daemon.directory / "said.wav"
+    said = daemon.ctl("say", "2026", "--model", LATER, "--voice", kennedy, "--language", "ar", "-o", str(file))
     assert said.returncode == 0, said.stderr
+    assert file.stat().st_size > plain.size
 
 
 @pytest.mark.parametrize(
