@@ -228,7 +228,7 @@ def _refusal(answer: http.client.HTTPResponse) -> AudiodError:
     retry_after_s = float(retry_after) if retry_after.isdecimal() else None
     try:
         problem = msgspec.json.decode(body, type=_Envelope).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         text = " ".join(body.decode(errors="replace").split())[:_MESSAGE_LIMIT]
         problem = _Problem(f"HTTP status {answer.status} {answer.reason}: {text}".rstrip(": "))
     fallback = _BY_STATUS.get(answer.status, BadRequest if answer.status < 500 else AudiodError)

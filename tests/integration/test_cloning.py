@@ -158,7 +158,7 @@ def test_a_recording_that_is_of_no_use_is_named(daemon: Daemon, field: str, bad:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x.wav", "https://example.org/x.wav", "file:///etc/passwd"])
 def test_nothing_is_fetched(daemon: Daemon, url: str) -> None:
-    for fields in ({"ref_audio": url}, {"voice": {"audio": url}}, {"emotion": {"audio": url}}):
+    for fields in ({"voice": url}, {"ref_audio": url}, {"voice": {"audio": url}}, {"emotion": {"audio": url}}):
         status, code, _, message = refused(daemon, **fields)
         assert (status, code) == (400, "invalid_request")
         assert "not fetched" in message
@@ -171,7 +171,58 @@ def test_a_recording_may_be_as_large_as_a_stored_one_and_no_larger(daemon: Daemo
     assert spoken(daemon, voice=data_url(largest))["reference"]["heard"] == {"hz": 440, "seconds": 60.0}
     larger = largest + bytes(10 * 2**20 - len(largest) + 1)
     assert refused(daemon, voice=data_url(larger))[:3] == (413, "upload_too_large", "voice")
-    assert refused(daemon, voice=data_url(larger * 3))[:2] == (413, "upload_too_large")
+    status, code, _, message = refused(daemon, voice=data_url(larger * 3))
+    assert (status, code) == (413, "upload_too_large")
+    assert "which is 27.7 MiB" in message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"emotion": {"vector": {%s}}' % b",".join(b'"%d":0' % i for i in range(1_000_000)),
+        b'"emotion": {"vector": [%s]}' % b",".join([b"0"] * 6_000_000),
+        b'"zz": %s' % (b"[" * 6_000_000),
+    ],
+    ids=["names", "list", "nested"],
+)
+def test_nothing_but_recordings_makes_a_body_larger(daemon: Daemon, more: bytes) -> None:
+    body = b'{"model": "cloning", "input": "x", %s}' % more
+    status, answer = daemon.request("POST", "/v1/audio/speech", body, Content_Type="application/json")
+    assert (status, json.loads(answer)["error"]["code"]) == (413, "upload_too_large")
+    assert "1 MiB beside recordings" in json.loads(answer)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"input": "x" * 20_000_000}, "input", "has 20000000 characters; no model takes more than"),
+        ({"model": "x" * 20_000_000}, "model", "length <= 200"),
+        ({"voice": "x" * 20_000_000}, "voice", "too long to be a name"),
+        ({"voice": {"id": "x" * 20_000_000}}, "voice", "length <= 200"),
+        ({"keep_alive": "x" * 20_000_000}, "keep_alive", "length <= 100"),
+        ({"response_format": "x" * 20_000_000}, "response_format", "must be one of mp3"),
+        ({"emotion": {"mode": "x" * 20_000_000}}, "emotion", "Invalid enum value 'xxx"),
+        ({"emotion": {"x" * 20_000_000: 1}}, "emotion", "unknown field `xxx"),
+    ],
+    ids=["input", "model", "voice", "id", "keep_alive", "response_format", "mode", "unknown"],
+)
+def test_what_is_far_too_long_is_refused_in_few_words(
+    daemon: Daemon, fields: dict[str, object], param: str, said: str
+) -> None:
+    status, code, at, message = refused(daemon, **fields)
+    assert (status, code, at) == (400, "invalid_request", param)
+    assert said in message
+    assert len(message) < 1000
+
+
+def test_a_text_may_have_every_character_of_json(daemon: Daemon) -> None:
+    text = '{"a": [0, 1]},\n' * 1000
+    recording = sounds.wav(sounds.tone(30, 48_000, 440), 48_000)
+    fields = {"model": MODEL, "input": text, "voice": data_url(recording), "response_format": "pcm"}
+    body = json.dumps(fields).replace("/", "\\/").encode()
+    assert len(body) > 2**21
+    status, pcm = daemon.request("POST", "/v1/audio/speech", body, Content_Type="application/json")
+    assert (status, told(pcm)[0]["reference"]["heard"]) == (200, {"hz": 440, "seconds": 30.0})
 
 
 def test_what_recordings_take_is_counted_and_given_back(daemon: Daemon, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ How the audio leaves, as an answer's body, as events or as frames, is its handle
 
 from __future__ import annotations
 
+import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Union
@@ -26,11 +27,17 @@ from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Sampling, Syn
 
 Transcript = Annotated[str, Meta(max_length=4096)]
 
+_NAME_CHARACTERS = 200
+VoiceName = Annotated[str, Meta(max_length=_NAME_CHARACTERS)]
+
+_URL = re.compile(r"data:|[a-z][a-z0-9+.-]{0,19}://", re.IGNORECASE)
+"""What stands for a recording where a name could: one that comes along, or one that is not fetched."""
+
 
 class VoiceObject(msgspec.Struct):
     """A voice as OpenAI's API names one of the user's own; or, beyond that API, the recording of one."""
 
-    id: Annotated[str | None, Meta(description="Of a voice that was created, or any other voice's name.")] = None
+    id: Annotated[VoiceName | None, Meta(description="Of a voice that was created, or any other voice's name.")] = None
     audio: Annotated[str | None, Meta(description="A recording of the voice: base64, or a data URL of it.")] = None
     transcript: Annotated[Transcript | None, Meta(description="What is said in the recording.")] = None
 
@@ -49,7 +56,9 @@ class SpeechFields(msgspec.Struct, kw_only=True):
     Unknown keys are ignored, because real clients send them; what may be left out may also be null.
     """
 
-    model: Annotated[str, Meta(description="A model's id, or an alias of one.", examples=["tts-1"])]
+    model: Annotated[
+        str, Meta(description="A model's id, or an alias of one.", examples=["tts-1"], max_length=_NAME_CHARACTERS)
+    ]
     voice: Annotated[
         Union[str, VoiceObject, None],
         Meta(
@@ -99,10 +108,13 @@ class SpeechFields(msgspec.Struct, kw_only=True):
 
     @property
     def voice_name(self) -> str:
-        """Empty where it is nobody's name, but a recording."""
+        """Empty where it is nobody's name, but a recording. Raises BadRequest where it is neither."""
         if self.sample is not None:
             return ""
-        return (self.voice.id if isinstance(self.voice, VoiceObject) else self.voice) or ""
+        name = (self.voice.id if isinstance(self.voice, VoiceObject) else self.voice) or ""
+        if len(name) > _NAME_CHARACTERS:
+            raise BadRequest("voice is too long to be a name, and no data URL of a recording either", param="voice")
+        return name
 
     @property
     def sample(self) -> Sample | None:
@@ -110,7 +122,7 @@ class SpeechFields(msgspec.Struct, kw_only=True):
         sample = None
         if isinstance(self.voice, VoiceObject) and self.voice.audio is not None:
             sample = Sample(self.voice.audio, "voice", (self.voice.transcript or "").strip())
-        elif isinstance(self.voice, str) and self.voice[:5].lower() == "data:":
+        elif isinstance(self.voice, str) and _URL.match(self.voice):
             sample = Sample(self.voice, "voice")
         if self.ref_audio is None:
             return sample
@@ -180,6 +192,9 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
 
     Raises what Library.speaker raises, and BadRequest.
     """
+    if len(known) > services.longest_input:  # told before anything looks through all of it
+        message = f"input has {len(known)} characters; no model takes more than {services.longest_input}"
+        raise BadRequest(message, param="input")
     explicit = None if fields.emotion is None else emotions.read(fields.emotion)
     has_emotion = explicit is not None
     sample = fields.sample
