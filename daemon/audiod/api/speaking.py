@@ -22,7 +22,6 @@ from audiod.api.services import MODEL, SERVICES, STAGE, Services
 from audiod.api.spool import Event, Spool
 from audiod.media.formats import SpeechFormat
 from audioproto.errors import BadRequest, UnspeakableText
-from audioproto.types import Task
 from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Sampling, Synthesize
 
 Transcript = Annotated[str, Meta(max_length=4096)]
@@ -203,9 +202,8 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
     else:
         entry, voice = services.library.imitator(fields.model, known, emotion=has_emotion), ""
     if has_emotion and not entry.emotions:
-        able = [other.id for other in services.library.usable(Task.SPEAK) if other.emotions]
-        message = f"{entry.id} takes no emotion; of the installed models do: {', '.join(able) or 'none'}"
-        raise BadRequest(message, param="emotion")
+        able, hint = services.library.speakers_that(lambda other: other.emotions)
+        raise BadRequest(f"{entry.id} takes no emotion; of the installed models do: {able}", param="emotion", hint=hint)
     longest = entry.input_characters or services.config.server.input_characters
     check_length(len(known), longest)
     asked, param, instructions = fields.emotion, "emotion", fields.instructions or ""
