@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sounds
+from audioctl import arguments
 from audioproto.errors import EngineFailed
 from clients import held_bytes, leases
 from daemons import AUDIO, Daemon, running
@@ -570,7 +571,13 @@ def test_audioctl_stores_lists_speaks_with_and_removes_a_voice(daemon: Daemon, t
     other = json.loads(again.stdout)
     assert (other["name"], other["transcript"]) == ("Other", "Hello.")
     listed = {one["id"]: one for one in json.loads(daemon.ctl("voices", "--json").stdout)["voices"]}
-    assert listed[voice] == {"id": voice, "name": "Anna", "language": "en-US", "type": "audio_sample"}
+    assert listed[voice] == {
+        "id": voice,
+        "name": "Anna",
+        "language": "en-US",
+        "type": "audio_sample",
+        "consent": consent_id,
+    }
     assert f"Anna {voice} en-US a recording" in " ".join(daemon.ctl("voices").stdout.split())
 
     more = ("--model", MODEL, "-o", str(target), "--seed", "7")
@@ -586,8 +593,24 @@ def test_audioctl_stores_lists_speaks_with_and_removes_a_voice(daemon: Daemon, t
     removed = daemon.ctl("voices", "remove", "ANNA")
     assert removed.returncode == 0, removed.stderr
     assert daemon.get(f"/v1/audio/voices/{voice}")[0] == 404
+    assert daemon.get(f"/v1/audio/voice_consents/{consent_id}")[0] == 200, "another voice was made by it"
+    removed = daemon.ctl("--json", "voices", "remove", other["id"])
+    assert json.loads(removed.stdout) == {"voice": other["id"], "consent": consent_id}
+    assert f"the consent of Anna ({consent_id}) is removed" in removed.stderr
+    assert daemon.get(f"/v1/audio/voice_consents/{consent_id}")[0] == 404
     missing = daemon.ctl("voices", "remove", "Anna")
     assert (missing.returncode, "no voice 'Anna' is stored" in missing.stderr) == (2, True)
+
+
+def test_audioctl_lists_and_removes_a_consent_that_no_voice_was_made_by(daemon: Daemon) -> None:
+    voice = store(daemon, "Carla", tone(500))
+    consent = json.loads(daemon.get(f"/v1/audio/voices/{voice}")[1])["consent"]
+    assert consent not in daemon.ctl("voices").stdout
+    assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
+    assert f"Carla {consent} en nothing yet: a consent" in " ".join(daemon.ctl("voices").stdout.split())
+    assert consent in {one["id"] for one in json.loads(daemon.ctl("voices", "--json").stdout)["consents"]}
+    assert daemon.ctl("voices", "remove", consent).returncode == 0
+    assert consent not in daemon.ctl("voices").stdout
 
 
 def test_audioctl_removes_nothing_where_a_name_is_of_two(daemon: Daemon) -> None:
@@ -614,6 +637,8 @@ def test_audioctl_keeps_no_consent_of_a_voice_that_is_refused(daemon: Daemon, tm
     for more, said in (((), "--consent"), (("--consent", str(good)), "which language")):
         refusal = daemon.ctl(*add, *more)
         assert (refusal.returncode, said in refusal.stderr) == (2, True)
+        command = refusal.stderr.partition("try: audioctl ")[2].split()
+        assert arguments.parse(command).language, "the command that is named lacks nothing"
 
 
 def test_whoever_looks_on_sees_how_far_a_long_text_is(daemon: Daemon, tmp_path: Path) -> None:

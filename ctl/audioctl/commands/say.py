@@ -41,12 +41,17 @@ VOICE = "alloy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_text(parser)
+    parser.add_argument("--voice", metavar="VOICE", default=VOICE, help=f"who says it (default: {VOICE})")
+    add_options(parser)
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """What to say, and where to."""
     parser.add_argument(
         "text", metavar="TEXT", nargs="?", default="-", help="what to say; - or nothing: standard input"
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it; - is standard output")
-    parser.add_argument("--voice", metavar="VOICE", default=VOICE, help=f"who says it (default: {VOICE})")
-    add_options(parser)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +87,7 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     if emotion := _emotion(arguments):
         fields["emotion"] = emotion
     api = connect(arguments.url, client)
-    if sys.stderr.isatty() and arguments.output != "-" and not out.json:
+    if api.is_audiod and sys.stderr.isatty() and arguments.output != "-" and not out.json:
         sound = _followed(api, fields, out)
     else:
         sound = api.post_json("/audio/speech", fields)
