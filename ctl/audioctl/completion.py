@@ -282,10 +282,10 @@ def _fish() -> str:
         _fish_option(word, "" if word in _shared_options() else "__fish_use_subcommand") for word in global_options()
     ]
     for verb in verbs():
-        first, _, action = verb.name.partition(" ")
+        first, _, second = verb.name.partition(" ")
         seen = f"__fish_seen_subcommand_from {first}"
-        if action:
-            seen += f"; and __fish_seen_subcommand_from {action}"
+        if second:
+            seen += f"; and __fish_seen_subcommand_from {second}"
             lines.append("")
         else:
             lines += ["", _fish_line("__fish_use_subcommand", ["-a", verb.name, "-d", verb.summary])]
