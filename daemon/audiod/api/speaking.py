@@ -45,6 +45,14 @@ class VoiceObject(msgspec.Struct):
             raise ValueError("a voice has an `id` or an `audio`")
 
 
+_ID_OR_AUDIO = {
+    "oneOf": [
+        {"type": ["string", "null"]},
+        *({"type": "object", "required": [name], "properties": {name: {"type": "string"}}} for name in ("id", "audio")),
+    ]
+}
+"""What VoiceObject checks by itself, for the description of the API."""
+
 Instructions = Annotated[str, Meta(max_length=4096)]
 Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
 
@@ -66,6 +74,7 @@ class SpeechFields(msgspec.Struct, kw_only=True):
                 "imitate: a stored voice by its id or name, or a recording, as a data URL or an object."
             ),
             examples=["alloy"],
+            extra_json_schema=_ID_OR_AUDIO,
         ),
     ] = None
     ref_audio: Annotated[
