@@ -45,6 +45,8 @@ class Chat:
                 request.transport.abort()
             case ["html"]:
                 return web.Response(text="<h1>It works!</h1>", content_type="text/html")
+            case ["nested"]:
+                return web.Response(text='{"zz": ' + "[" * 100_000, content_type="application/json")
             case ["other"]:
                 return web.json_response({"choices": []})
             case [status, *after] if status.isdigit():

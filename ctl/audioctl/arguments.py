@@ -46,7 +46,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Arguments with `verb`, `json` and `socket` set beside the verb's own. Raises BadRequest.
+    """Arguments with `verb`, `json` and `socket` set beside the verb's own, and `action` where it has several.
+
+    Raises BadRequest.
 
     `--help` and `--version` print and raise SystemExit(0), as argparse does.
     """
@@ -61,9 +63,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise BadRequest("which command?", hint=f"{PROGRAM} --help")
     if given.verb not in commands.verbs():
         raise BadRequest(f"there is no command {given.verb!r}", hint=_nearest(given.verb))
-    rest = given.rest
+    rest, name = given.rest, given.verb
     del given.rest, given.help
-    return verb_parser(given.verb).parse_args(rest, given)
+    if actions := commands.actions_of(given.verb):
+        given.action = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+        if given.action and given.action not in actions:
+            message = f"there is no {given.verb} {given.action!r}; there are {', '.join(actions)}"
+            raise BadRequest(message, hint=f"{PROGRAM} {given.verb} --help")
+        name = f"{given.verb} {given.action}".rstrip()
+    return verb_parser(name).parse_args(rest, given)
 
 
 def interval_s(text: str) -> float:
@@ -91,16 +99,21 @@ def top_parser() -> Parser:
     return parser
 
 
-def verb_parser(verb: str) -> Parser:
-    """The whole grammar after one verb."""
-    command = commands.module_of(verb)
+def verb_parser(name: str) -> Parser:
+    """The whole grammar after one verb, or after one of its actions: of `commands.names()`."""
+    command = commands.named(name)
     parser = Parser(
-        prog=f"{PROGRAM} {verb}",
-        description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".",
-        epilog="examples:\n" + _two_lines(command.EXAMPLES),
+        prog=f"{PROGRAM} {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog="examples:\n" + _two_lines(command.examples),
     )
     command.add_arguments(parser)
     _add_global_options(parser)
+    if " " not in name and (actions := commands.actions_of(name)):
+        rows = [(action, each.summary) for action, each in actions.items()]
+        parser.usage = f"{parser.prog} [{'|'.join(actions)}] ..."
+        more = f"`{parser.prog} ACTION --help` says more.\n"
+        parser.epilog = f"actions:\n{_columns(rows)}\n{parser.epilog}\n{more}"
     return parser
 
 

@@ -111,12 +111,12 @@ def decode(body: bytes, kind: type[T]) -> T:
     """Read one JSON answer as `kind`. Raises AudiodError where this audioctl cannot."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise AudiodError(f"the daemon's answer makes no sense here: {error}", hint="audioctl version") from error
 
 
 def _refusal(status: int, body: bytes) -> AudiodError:
     try:
         return from_body(msgspec.json.decode(body, type=ErrorBody))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return AudiodError(f"the daemon answered with HTTP status {status}", hint="audioctl version")

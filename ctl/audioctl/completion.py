@@ -13,7 +13,7 @@ from audioctl.grammar import Verb, Word, global_options, verbs
 ASK_MODELS = "audioctl models --names 2>/dev/null"
 ASK_RUNTIMES = "audioctl runtime --names 2>/dev/null"
 
-_FILES = ("FILE", "FILE|ID", "FILE|TEXT", "PATH")
+_FILES = ("FILE", "FILE|ID", "PATH")
 _DIRECTORIES = ("DIRECTORY",)
 _MODELS = ("MODEL",)
 _RUNTIMES = ("RUNTIME",)
@@ -27,6 +27,10 @@ def script(shell: str) -> str:
 def _shared_options() -> list[Word]:
     """Global options that hold after a verb too."""
     return [word for word in global_options() if "--version" not in word.flags]
+
+
+def _first_words() -> list[Verb]:
+    return [verb for verb in verbs() if " " not in verb.name]
 
 
 def _flags(words: list[Word]) -> str:
@@ -60,13 +64,19 @@ _audioctl_runtimes() {{
 }}
 
 _audioctl() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} verb='' place=0 index
+    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} verb='' place=0 index word
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${{COMP_WORDS[index]}} in
             @valued@) ((index += 1)) ;;
             -*) ;;
-            *) if [[ $verb ]]; then ((place += 1)); else verb=${{COMP_WORDS[index]}}; fi ;;
+            *)
+                word=${{COMP_WORDS[index]}}
+                case $verb:$word in
+                    :*) verb=$word ;;
+                    @actions@) verb+=" $word" ;;
+                    *) ((place += 1)) ;;
+                esac ;;
         esac
     done
     case $verb:$previous in
@@ -92,6 +102,7 @@ def _bash() -> str:
     valued = sorted({flag for word in everything if word.value and not word.optional for flag in word.flags})
     fills = {
         "valued": "|".join(valued),
+        "actions": "|".join(f"{verb.name}:{action}" for verb in verbs() for action in verb.actions),
         "values": "\n".join(_bash_values()),
         "options": "\n".join(_bash_options()),
         "positionals": "\n".join(_bash_positionals()),
@@ -107,20 +118,22 @@ def _bash_values() -> Iterator[str]:
     valued += [(verb.name, word) for verb in verbs() for word in verb.options]
     for verb_name, word in valued:
         if word.value and not word.optional:
-            yield f"        {'|'.join(f'{verb_name}:{flag}' for flag in word.flags)}) {_bash_action(word)}; return ;;"
+            places = (f"{verb_name if verb_name == '*' else shlex.quote(verb_name)}:{flag}" for flag in word.flags)
+            yield f"        {'|'.join(places)}) {_bash_action(word)}; return ;;"
 
 
 def _bash_options() -> Iterator[str]:
     yield f"            '') _audioctl_words {_flags(global_options())} ;;"
     for verb in verbs():
-        yield f"            {verb.name}) _audioctl_words {_flags([*verb.options, *_shared_options()])} ;;"
+        yield f"            {shlex.quote(verb.name)}) _audioctl_words {_flags([*verb.options, *_shared_options()])} ;;"
 
 
 def _bash_positionals() -> Iterator[str]:
-    yield f"        :*) _audioctl_words {' '.join(verb.name for verb in verbs())} ;;"
+    yield f"        :*) _audioctl_words {' '.join(verb.name for verb in _first_words())} ;;"
     for verb in verbs():
         for place, word in enumerate(verb.positionals):
-            yield f"        {verb.name}:{'*' if word.repeated else place}) {_bash_action(word)} ;;"
+            at = "*" if word.repeated else place
+            yield f"        {shlex.quote(verb.name)}:{at}) {_bash_action(word)} ;;"
 
 
 def _bash_action(word: Word) -> str:
@@ -187,7 +200,7 @@ fi
 def _zsh() -> str:
     indent = " " * 8
     fills = {
-        "commands": "\n".join(indent + shlex.quote(f"{verb.name}:{verb.summary}") for verb in verbs()),
+        "commands": "\n".join(indent + shlex.quote(f"{verb.name}:{verb.summary}") for verb in _first_words()),
         "shared": "\n".join(indent + spec for word in _shared_options() for spec in _zsh_option(word)),
         "version": "\n".join(
             f"{indent}{spec} \\"
@@ -195,7 +208,7 @@ def _zsh() -> str:
             if word not in _shared_options()
             for spec in _zsh_option(word)
         ),
-        "verbs": "\n".join(_zsh_verb(verb) for verb in verbs()),
+        "verbs": "\n".join(_zsh_verb(verb, " " * 16) for verb in _first_words()),
     }
     text = _ZSH
     for name, lines in fills.items():
@@ -203,13 +216,32 @@ def _zsh() -> str:
     return text
 
 
-def _zsh_verb(verb: Verb) -> str:
+def _zsh_verb(verb: Verb, indent: str) -> str:
+    if verb.actions:
+        actions = [each for each in verbs() if each.name.startswith(f"{verb.name} ")]
+        inner = [_zsh_verb(each, f"{indent}            ") for each in actions]
+        lines = [
+            f"{verb.name})",
+            f"    if (( CURRENT > 2 )) && [[ $words[2] == ({'|'.join(verb.actions)}) ]]; then",
+            "        shift words",
+            "        (( CURRENT -= 1 ))",
+            "        case $words[1] in",
+            *(each.removeprefix(indent) for each in inner),
+            "        esac",
+            "    else",
+            f"        {_zsh_arguments(verb, f'{indent}            ')}",
+            "    fi ;;",
+        ]
+        return "\n".join(indent + line for line in lines)
+    return f"{indent}{verb.name.rpartition(' ')[2]}) {_zsh_arguments(verb, f'{indent}    ')} ;;"
+
+
+def _zsh_arguments(verb: Verb, indent: str) -> str:
     specs = [spec for word in verb.options for spec in _zsh_option(word)]
     for place, word in enumerate(verb.positionals, 1):
         where = "*" if word.repeated else f"{place}:" if word.optional else str(place)
         specs.append(shlex.quote(f"{where}:{_zsh_message(word)}:{_zsh_action(word)}"))
-    lines = f" \\\n{' ' * 20}".join(["_arguments $shared", *specs])
-    return f"{' ' * 16}{verb.name}) {lines} ;;"
+    return f" \\\n{indent}".join(["_arguments $shared", *specs])
 
 
 def _zsh_option(word: Word) -> Iterator[str]:
@@ -250,8 +282,13 @@ def _fish() -> str:
         _fish_option(word, "" if word in _shared_options() else "__fish_use_subcommand") for word in global_options()
     ]
     for verb in verbs():
-        lines += ["", _fish_line("__fish_use_subcommand", ["-a", verb.name, "-d", verb.summary])]
-        seen = f"__fish_seen_subcommand_from {verb.name}"
+        first, _, second = verb.name.partition(" ")
+        seen = f"__fish_seen_subcommand_from {first}"
+        if second:
+            seen += f"; and __fish_seen_subcommand_from {second}"
+            lines.append("")
+        else:
+            lines += ["", _fish_line("__fish_use_subcommand", ["-a", verb.name, "-d", verb.summary])]
         lines += [_fish_option(word, seen) for word in verb.options]
         for word in verb.positionals:
             condition = seen

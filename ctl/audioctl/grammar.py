@@ -29,23 +29,30 @@ class Word(NamedTuple):
 
 
 class Verb(NamedTuple):
+    """A verb, or one of its actions: then the name has two words, as in `voices add`."""
+
     name: str
     summary: str
     options: tuple[Word, ...]
     positionals: tuple[Word, ...]
     examples: tuple[tuple[str, str], ...]
+    actions: tuple[str, ...]
 
 
 def verbs() -> list[Verb]:
-    """Every verb, alphabetically, without the options that all of them have."""
+    """Every verb, alphabetically, each followed by its actions; without the options that all of them have."""
     common = {word.flags for word in global_options()}
     found = []
-    for name in commands.verbs():
+    for name in commands.names():
         words = _words(arguments.verb_parser(name))
         options = tuple(word for word in words if word.flags and word.flags not in common)
         positionals = tuple(word for word in words if not word.flags)
-        command = commands.module_of(name)
-        found.append(Verb(name, command.SUMMARY, options, positionals, command.EXAMPLES))
+        actions = tuple(commands.actions_of(name)) if " " not in name else ()
+        if actions:
+            meaning = f"what to do; {name} --help tells of each, and {actions[0]} is what happens without"
+            positionals = (Word((), "|".join(actions), True, False, False, actions, meaning),)
+        command = commands.named(name)
+        found.append(Verb(name, command.summary, options, positionals, command.examples, actions))
     return found
 
 

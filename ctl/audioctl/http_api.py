@@ -67,14 +67,19 @@ def base_url(given: str | None, environment: Mapping[str, str], client: Client) 
 
 def connect(url: str | None, client: Client) -> HttpApi:
     """The API that the options and the environment lead to. Raises AudiodError."""
-    return HttpApi(base_url(url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""))
+    is_told = not (url or os.environ.get("AUDIOD_URL"))
+    return HttpApi(base_url(url, os.environ, client), os.environ.get("AUDIOD_API_KEY", ""), is_audiod=is_told)
 
 
 class HttpApi:
     """Sends one request a connection to the API at `url`, with or without a trailing `/v1`."""
 
-    def __init__(self, url: str, key: str = "") -> None:
-        """Raises BadRequest where `url` is none. `key` is sent as a bearer token, unless it is empty."""
+    def __init__(self, url: str, key: str = "", *, is_audiod: bool = False) -> None:
+        """Raises BadRequest where `url` is none. `key` is sent as a bearer token, unless it is empty.
+
+        `is_audiod` says that an audiod answers there; where somebody names a URL, it may be any server.
+        """
+        self.is_audiod = is_audiod
         parts = urlsplit(url)
         self._secure = parts.scheme == "https"
         try:
@@ -228,7 +233,7 @@ def _refusal(answer: http.client.HTTPResponse) -> AudiodError:
     retry_after_s = float(retry_after) if retry_after.isdecimal() else None
     try:
         problem = msgspec.json.decode(body, type=_Envelope).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         text = " ".join(body.decode(errors="replace").split())[:_MESSAGE_LIMIT]
         problem = _Problem(f"HTTP status {answer.status} {answer.reason}: {text}".rstrip(": "))
     fallback = _BY_STATUS.get(answer.status, BadRequest if answer.status < 500 else AudiodError)

@@ -252,7 +252,10 @@ class Config(Section, frozen=True):
         locks_dir = share_dir() / "packaging" / "locks"
         mirrors = self.mirrors.chosen
         settings = Settings(mirrors.index, mirrors.torch_index, self.runtimes.torch, self.residency.device)
-        return Places(locks_dir, self.runtimes_dir, self.models_dir, mirrors.hub, mirrors.modelscope, settings)
+        made_dir = self.state_dir / "voices" / "made"
+        return Places(
+            locks_dir, self.runtimes_dir, self.models_dir, mirrors.hub, mirrors.modelscope, settings, made_dir
+        )
 
 
 SHORT_NAMES = {

@@ -13,7 +13,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -149,11 +149,19 @@ class Shelf(Generic[R]):
         """Whether there was one. Raises OSError, and then there still is."""
         if identity not in self.records:
             return False
-        (self._directory / f"{identity}.json").unlink()
+        file = self._directory / f"{identity}.json"
+        leaving = file.with_name(f".{file.name}")
+        file.replace(leaving)  # what is named so is gone with the next start, whatever comes between
+        try:
+            self.audio_file(identity).unlink(missing_ok=True)
+            leaving.unlink()
+        except OSError:
+            with contextlib.suppress(OSError):
+                leaving.replace(file)
+            raise
         self.records = {found: record for found, record in self.records.items() if found != identity}
         with contextlib.suppress(OSError):
             durable.sync_directory(self._directory)
-            self.audio_file(identity).unlink(missing_ok=True)
         return True
 
     def newest_first(self) -> list[R]:
@@ -230,8 +238,14 @@ class VoiceStore:
             return renamed
 
     def remove(self, shelf: Shelf[R], identity: str) -> bool:
-        """Whether there was one; what engines have made of it goes with it. Raises StoreFailed."""
+        """Whether there was one; what engines have made of it goes before it, and what they make meanwhile after it.
+
+        Raises StoreFailed, and then there still is one.
+        """
         with self._writing, _failing_clearly():
+            if identity in shelf.records:
+                for file in self._made_of(identity):
+                    file.unlink(missing_ok=True)
             removed = shelf.remove(identity)
         if removed:
             self.remove_made(identity)
@@ -239,20 +253,27 @@ class VoiceStore:
 
     def remove_made(self, identity: str) -> None:
         """Remove what engines have made of a voice that is gone. What cannot be removed now is at the next start."""
-        self._remove_files(lambda voice: voice == identity)
+        self._unlink(self._made_of(identity))
+
+    def _made_of(self, identity: str) -> Iterator[Path]:
+        """Of `made/MODEL/VOICE.SUFFIX`, and of hidden ones, which engines were about to write."""
+        return (file for file in self._made.glob("*/*") if _voice_of(file) == identity)
 
     def _remove_leftovers(self) -> None:
         """The daemon ended before all of a voice was gone, or an engine before it had written all of its own."""
-        self._remove_files(lambda voice: voice not in self.voices.records, hidden=True)
+        made = self._made.glob("*/*")
+        self._unlink(file for file in made if file.name.startswith(".") or _voice_of(file) not in self.voices.records)
 
-    def _remove_files(self, unwanted: Callable[[str], bool], *, hidden: bool = False) -> None:
-        """Of `made/MODEL/VOICE.SUFFIX`; `hidden` ones are what engines were about to write."""
-        for file in self._made.glob("*/*"):
-            if unwanted(file.name.lstrip(".").partition(".")[0]) or (hidden and file.name.startswith(".")):
-                try:
-                    file.unlink(missing_ok=True)
-                except OSError as error:
-                    logger.error("what was made of a voice cannot be removed: %s", error)
+    def _unlink(self, files: Iterable[Path]) -> None:
+        for file in files:
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                logger.error("what was made of a voice cannot be removed: %s", error)
+
+
+def _voice_of(made: Path) -> str:
+    return made.name.lstrip(".").partition(".")[0]
 
 
 @contextlib.contextmanager

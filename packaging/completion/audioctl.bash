@@ -22,13 +22,19 @@ _audioctl_runtimes() {
 }
 
 _audioctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' place=0 index
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' place=0 index word
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in
             --consent|--emotion|--emotion-from|--format|--interval|--language|--mode|--model|--output|--output-dir|--parallel|--seed|--socket|--speed|--transcript|--translate-to|--url|--voice|-o) ((index += 1)) ;;
             -*) ;;
-            *) if [[ $verb ]]; then ((place += 1)); else verb=${COMP_WORDS[index]}; fi ;;
+            *)
+                word=${COMP_WORDS[index]}
+                case $verb:$word in
+                    :*) verb=$word ;;
+                    voices:list|voices:add|voices:remove|voices:say) verb+=" $word" ;;
+                    *) ((place += 1)) ;;
+                esac ;;
         esac
     done
     case $verb:$previous in
@@ -36,8 +42,8 @@ _audioctl() {
         events:--model) _audioctl_models; return ;;
         say:-o|say:--output) _audioctl_files -f; return ;;
         say:--voice) :; return ;;
-        say:--language) :; return ;;
         say:--model) _audioctl_models; return ;;
+        say:--language) :; return ;;
         say:--emotion) :; return ;;
         say:--emotion-from) _audioctl_files -f; return ;;
         say:--seed) :; return ;;
@@ -58,17 +64,22 @@ _audioctl() {
         transcribe:--format) _audioctl_words text json verbose_json srt vtt; return ;;
         transcribe:--output-dir) _audioctl_files -d; return ;;
         transcribe:--url) :; return ;;
-        voices:--consent) _audioctl_files -f; return ;;
-        voices:--language) :; return ;;
-        voices:--transcript) :; return ;;
-        voices:-o|voices:--output) _audioctl_files -f; return ;;
-        voices:--model) _audioctl_models; return ;;
-        voices:--emotion) :; return ;;
-        voices:--emotion-from) _audioctl_files -f; return ;;
-        voices:--seed) :; return ;;
-        voices:--speed) :; return ;;
-        voices:--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
         voices:--url) :; return ;;
+        'voices list':--url) :; return ;;
+        'voices add':--consent) _audioctl_files -f; return ;;
+        'voices add':--language) :; return ;;
+        'voices add':--transcript) :; return ;;
+        'voices add':--url) :; return ;;
+        'voices remove':--url) :; return ;;
+        'voices say':-o|'voices say':--output) _audioctl_files -f; return ;;
+        'voices say':--model) _audioctl_models; return ;;
+        'voices say':--language) :; return ;;
+        'voices say':--emotion) :; return ;;
+        'voices say':--emotion-from) _audioctl_files -f; return ;;
+        'voices say':--seed) :; return ;;
+        'voices say':--speed) :; return ;;
+        'voices say':--format) _audioctl_words mp3 opus aac flac wav pcm; return ;;
+        'voices say':--url) :; return ;;
     esac
     if [[ $current == -* ]]; then
         case $verb in
@@ -83,7 +94,7 @@ _audioctl() {
             park) _audioctl_words --wait --no-wait -h --help --socket --json ;;
             reload) _audioctl_words -h --help --socket --json ;;
             runtime) _audioctl_words --names -h --help --socket --json ;;
-            say) _audioctl_words -o --output --voice --language --model --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
+            say) _audioctl_words -o --output --voice --model --language --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
             status) _audioctl_words --ready --watch -h --help --socket --json ;;
             subtitles) _audioctl_words --format --language --translate-to --mode --model --output --overwrite --parallel --url -h --help --socket --json ;;
             top) _audioctl_words --once --interval -h --help --socket --json ;;
@@ -91,7 +102,11 @@ _audioctl() {
             undrain) _audioctl_words -h --help --socket --json ;;
             unload) _audioctl_words --force --wait --no-wait -h --help --socket --json ;;
             version) _audioctl_words -h --help --socket --json ;;
-            voices) _audioctl_words --consent --language --transcript -o --output --model --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
+            voices) _audioctl_words --url -h --help --socket --json ;;
+            'voices list') _audioctl_words --url -h --help --socket --json ;;
+            'voices add') _audioctl_words --consent --language --transcript --url -h --help --socket --json ;;
+            'voices remove') _audioctl_words --url -h --help --socket --json ;;
+            'voices say') _audioctl_words -o --output --model --language --emotion --emotion-from --seed --speed --format --url -h --help --socket --json ;;
             why) _audioctl_words --all -h --help --socket --json ;;
         esac
         return
@@ -112,8 +127,11 @@ _audioctl() {
         transcribe:*) _audioctl_files -f ;;
         unload:*) _audioctl_models ;;
         voices:0) _audioctl_words list add remove say ;;
-        voices:1) : ;;
-        voices:2) _audioctl_files -f ;;
+        'voices add':0) : ;;
+        'voices add':1) _audioctl_files -f ;;
+        'voices remove':0) : ;;
+        'voices say':0) : ;;
+        'voices say':1) : ;;
         why:0) _audioctl_models ;;
     esac
 }

@@ -45,8 +45,8 @@ complete -c audioctl -n '__fish_seen_subcommand_from runtime; and __fish_seen_su
 complete -c audioctl -n __fish_use_subcommand -a say -d 'turn text into speech'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -s o -l output -r -F -d 'where to write it; - is standard output'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l voice -x -d 'who says it (default: alloy)'
-complete -c audioctl -n '__fish_seen_subcommand_from say' -l language -x -d 'what the text is in, where text and voice do not show it'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: tts-1)'
+complete -c audioctl -n '__fish_seen_subcommand_from say' -l language -x -d 'what the text is in, where text and voice do not show it'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l emotion -x -d 'such as \'happy 0.6, calm 0.2\', or a description; not for every model'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l emotion-from -r -F -d 'a recording that sounds as it should'
 complete -c audioctl -n '__fish_seen_subcommand_from say' -l seed -x -d 'equal numbers make equal sound'
@@ -92,19 +92,28 @@ complete -c audioctl -n '__fish_seen_subcommand_from unload' -a '(audioctl model
 complete -c audioctl -n __fish_use_subcommand -a version -d 'show the versions of audioctl and of the daemon'
 
 complete -c audioctl -n __fish_use_subcommand -a voices -d 'store voices from recordings, list and remove them, speak with them'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l consent -r -F -d 'add: a recording of the speaker\'s consent, or the id of one that is stored; no voice is stored without'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l language -x -d 'add: what the speaker speaks, such as en-US; say: what the text is in'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l transcript -x -d 'add: what is said in the recording'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -s o -l output -r -F -d 'say: where to write it; - is standard output'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: tts-1)'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l emotion -x -d 'such as \'happy 0.6, calm 0.2\', or a description; not for every model'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l emotion-from -r -F -d 'a recording that sounds as it should'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l seed -x -d 'equal numbers make equal sound'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l speed -x -d '0.25 to 4, where 1 is the voice\'s own'
-complete -c audioctl -n '__fish_seen_subcommand_from voices' -l format -x -a 'mp3 opus aac flac wav pcm' -d 'default: from FILE\'s suffix; wav for standard output'
 complete -c audioctl -n '__fish_seen_subcommand_from voices' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
 complete -c audioctl -n '__fish_seen_subcommand_from voices; and not __fish_seen_subcommand_from list add remove say' -a 'list add remove say'
-complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from list add remove say' -F
+
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from list' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
+
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from add' -l consent -r -F -d 'a recording of the speaker\'s consent, or the id of one that is stored; no voice is stored without'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from add' -l language -x -d 'what the speaker speaks, such as en-US'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from add' -l transcript -x -d 'what is said in the recording'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from add' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from add' -F
+
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from remove' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
+
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -s o -l output -r -F -d 'where to write it; - is standard output'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l model -x -a '(audioctl models --names 2>/dev/null)' -d 'name or alias (default: tts-1)'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l language -x -d 'what the text is in, where text and voice do not show it'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l emotion -x -d 'such as \'happy 0.6, calm 0.2\', or a description; not for every model'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l emotion-from -r -F -d 'a recording that sounds as it should'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l seed -x -d 'equal numbers make equal sound'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l speed -x -d '0.25 to 4, where 1 is the voice\'s own'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l format -x -a 'mp3 opus aac flac wav pcm' -d 'default: from FILE\'s suffix; wav for standard output'
+complete -c audioctl -n '__fish_seen_subcommand_from voices; and __fish_seen_subcommand_from say' -l url -x -d 'base URL of the API; default: where the daemon says it listens'
 
 complete -c audioctl -n __fish_use_subcommand -a why -d 'tell why a model is where it is, and what it lacks to be ready'
 complete -c audioctl -n '__fish_seen_subcommand_from why' -l all -d 'show all that is remembered, not only 12 moves'

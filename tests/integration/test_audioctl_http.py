@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from audioctl_peer import Server, audioctl, listing, serving
+from audioctl_peer import Server, audioctl, environment, listing, serving
 from audioproto.control import Status
 from audioproto.errors import DaemonUnreachable, PermissionDenied, QueueFull, Unavailable, UploadTooLarge, VoiceNotFound
+from terminals import terminal
 
 
 @pytest.fixture
@@ -122,6 +124,16 @@ async def test_an_answer_that_is_no_envelope_is_shown_as_it_is(api: Server) -> N
     api.says("/v1/audio/speech", b"<h1>Bad\n Gateway</h1>", status=502)
     ended = await audioctl("say", "hello", "-o", "-", AUDIOD_URL=api.url)
     assert (ended.status, ended.err) == (1, "audioctl: HTTP status 502 Bad Gateway: <h1>Bad Gateway</h1>\n")
+
+
+async def test_a_url_may_be_any_server_s_and_is_asked_for_no_progress(api: Server, tmp_path: Path) -> None:
+    api.says("/v1/audio/speech", b"ID3")
+    command = [sys.executable, "-m", "audioctl", "say", "hello", "-o", str(tmp_path / "x.mp3"), "--url", api.url]
+    with terminal(command, environment()) as screen:
+        assert await asyncio.to_thread(screen.wait_for_end) == 0
+    assert (tmp_path / "x.mp3").read_bytes() == b"ID3"
+    asked = msgspec.json.decode(api.bodies[0][1])
+    assert asked.keys() == {"model", "voice", "input", "response_format"}
 
 
 async def test_an_api_that_wants_a_key_says_how_to_give_one(api: Server) -> None:

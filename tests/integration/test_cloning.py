@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import sys
 import urllib.request
@@ -18,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sounds
+from audioctl import arguments
 from audioproto.errors import EngineFailed
-from clients import held_bytes, leases
+from clients import held_bytes, leases, samples
 from daemons import AUDIO, Daemon, running
 from imitations import MODEL, data_url, in_base64, refused, speak, spoken, told, tone
 from scraping import until
@@ -176,7 +178,7 @@ def test_a_recording_that_is_of_no_use_is_named(daemon: Daemon, field: str, bad:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x.wav", "https://example.org/x.wav", "file:///etc/passwd"])
 def test_nothing_is_fetched(daemon: Daemon, url: str) -> None:
-    for fields in ({"ref_audio": url}, {"voice": {"audio": url}}, {"emotion": {"audio": url}}):
+    for fields in ({"voice": url}, {"ref_audio": url}, {"voice": {"audio": url}}, {"emotion": {"audio": url}}):
         status, code, _, message = refused(daemon, **fields)
         assert (status, code) == (400, "invalid_request")
         assert "not fetched" in message
@@ -189,7 +191,58 @@ def test_a_recording_may_be_as_large_as_a_stored_one_and_no_larger(daemon: Daemo
     assert spoken(daemon, voice=data_url(largest))["reference"]["heard"] == {"hz": 440, "seconds": 60.0}
     larger = largest + bytes(10 * 2**20 - len(largest) + 1)
     assert refused(daemon, voice=data_url(larger))[:3] == (413, "upload_too_large", "voice")
-    assert refused(daemon, voice=data_url(larger * 3))[:2] == (413, "upload_too_large")
+    status, code, _, message = refused(daemon, voice=data_url(larger * 3))
+    assert (status, code) == (413, "upload_too_large")
+    assert "which is 27.7 MiB" in message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"emotion": {"vector": {%s}}' % b",".join(b'"%d":0' % i for i in range(1_000_000)),
+        b'"emotion": {"vector": [%s]}' % b",".join([b"0"] * 6_000_000),
+        b'"zz": %s' % (b"[" * 6_000_000),
+    ],
+    ids=["names", "list", "nested"],
+)
+def test_nothing_but_recordings_makes_a_body_larger(daemon: Daemon, more: bytes) -> None:
+    body = b'{"model": "cloning", "input": "x", %s}' % more
+    status, answer = daemon.request("POST", "/v1/audio/speech", body, Content_Type="application/json")
+    assert (status, json.loads(answer)["error"]["code"]) == (413, "upload_too_large")
+    assert "1 MiB beside recordings" in json.loads(answer)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"input": "x" * 20_000_000}, "input", "has 20000000 characters; no model takes more than"),
+        ({"model": "x" * 20_000_000}, "model", "length <= 200"),
+        ({"voice": "x" * 20_000_000}, "voice", "too long to be a name"),
+        ({"voice": {"id": "x" * 20_000_000}}, "voice", "length <= 200"),
+        ({"keep_alive": "x" * 20_000_000}, "keep_alive", "length <= 100"),
+        ({"response_format": "x" * 20_000_000}, "response_format", "must be one of mp3"),
+        ({"emotion": {"mode": "x" * 20_000_000}}, "emotion", "Invalid enum value 'xxx"),
+        ({"emotion": {"x" * 20_000_000: 1}}, "emotion", "unknown field `xxx"),
+    ],
+    ids=["input", "model", "voice", "id", "keep_alive", "response_format", "mode", "unknown"],
+)
+def test_what_is_far_too_long_is_refused_in_few_words(
+    daemon: Daemon, fields: dict[str, object], param: str, said: str
+) -> None:
+    status, code, at, message = refused(daemon, **fields)
+    assert (status, code, at) == (400, "invalid_request", param)
+    assert said in message
+    assert len(message) < 1000
+
+
+def test_a_text_may_have_every_character_of_json(daemon: Daemon) -> None:
+    text = '{"a": [0, 1]},\n' * 1000
+    recording = sounds.wav(sounds.tone(30, 48_000, 440), 48_000)
+    fields = {"model": MODEL, "input": text, "voice": data_url(recording), "response_format": "pcm"}
+    body = json.dumps(fields).replace("/", "\\/").encode()
+    assert len(body) > 2**21
+    status, pcm = daemon.request("POST", "/v1/audio/speech", body, Content_Type="application/json")
+    assert (status, told(pcm)[0]["reference"]["heard"]) == (200, {"hz": 440, "seconds": 30.0})
 
 
 def test_what_recordings_take_is_counted_and_given_back(daemon: Daemon, tmp_path: Path) -> None:
@@ -442,6 +495,18 @@ def test_progress_comes_between_the_audio_where_it_is_asked_for(daemon: Daemon) 
     assert len(told(speak(daemon, "One.\nTwo.", progress=True, voice=fields["voice"])[1])) == 2
 
 
+def test_an_error_after_progress_alone_is_no_first_audio(daemon: Daemon) -> None:
+    def timed() -> float:
+        return samples(daemon).get(f'audiod_first_byte_seconds_count{{model="{MODEL}"}}', 0)
+
+    before = timed()
+    fields = {"voice": data_url(tone(440)), "stream_format": "sse", "progress": True}
+    assert ["error" in event for event in events(speak(daemon, "fail", **fields)[1])] == [False, True]
+    assert timed() == before
+    assert speak(daemon, "One.", **fields)[0] == 200
+    assert timed() == before + 1
+
+
 # --- over a WebSocket -------------------------------------------------------------------------------------------------
 
 
@@ -481,6 +546,26 @@ async def test_a_recording_of_no_use_ends_the_utterance(daemon: Daemon) -> None:
     await asyncio.to_thread(until, lambda: held_bytes(daemon) == 0)
 
 
+async def test_a_recording_is_gone_with_its_utterance(daemon: Daemon) -> None:
+    """While its connection waits for the next one: two dozen of them, of almost 1 MiB."""
+    voice = data_url(tone(440, 15))
+
+    def in_memory() -> int:
+        lines = Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    async with contextlib.AsyncExitStack() as stack:
+        before = 0
+        for number in range(30):
+            socket = await stack.enter_async_context(connected(daemon))
+            await socket.start("Hello.", model=MODEL, voice=voice)
+            assert (await socket.rest()).end["status"] == "completed"
+            if number == 5:
+                before = in_memory()
+        grown = in_memory() - before
+        assert grown < 12 * len(voice)
+
+
 # --- deleted voices ---------------------------------------------------------------------------------------------------
 
 
@@ -513,15 +598,6 @@ def test_a_voice_deleted_while_it_speaks_leaves_nothing(daemon: Daemon, tmp_path
     until(lambda: not made_of(daemon, voice).exists())
 
 
-def test_nothing_is_kept_of_a_recording_that_came_along(daemon: Daemon) -> None:
-    def kept() -> set[str]:
-        return {str(file) for file in (daemon.directory / "state").rglob("*") if file.is_file()}
-
-    before = kept()
-    spoken(daemon)
-    assert {file for file in kept() - before if "voices" in file} == set()
-
-
 # --- audioctl ---------------------------------------------------------------------------------------------------------
 
 
@@ -537,7 +613,13 @@ def test_audioctl_stores_lists_speaks_with_and_removes_a_voice(daemon: Daemon, t
     other = json.loads(again.stdout)
     assert (other["name"], other["transcript"]) == ("Other", "Hello.")
     listed = {one["id"]: one for one in json.loads(daemon.ctl("voices", "--json").stdout)["voices"]}
-    assert listed[voice] == {"id": voice, "name": "Anna", "language": "en-US", "type": "audio_sample"}
+    assert listed[voice] == {
+        "id": voice,
+        "name": "Anna",
+        "language": "en-US",
+        "type": "audio_sample",
+        "consent": consent_id,
+    }
     assert f"Anna {voice} en-US a recording" in " ".join(daemon.ctl("voices").stdout.split())
 
     more = ("--model", MODEL, "-o", str(target), "--seed", "7")
@@ -553,8 +635,24 @@ def test_audioctl_stores_lists_speaks_with_and_removes_a_voice(daemon: Daemon, t
     removed = daemon.ctl("voices", "remove", "ANNA")
     assert removed.returncode == 0, removed.stderr
     assert daemon.get(f"/v1/audio/voices/{voice}")[0] == 404
+    assert daemon.get(f"/v1/audio/voice_consents/{consent_id}")[0] == 200, "another voice was made by it"
+    removed = daemon.ctl("--json", "voices", "remove", other["id"])
+    assert json.loads(removed.stdout) == {"voice": other["id"], "consent": consent_id}
+    assert f"the consent of Anna ({consent_id}) is removed" in removed.stderr
+    assert daemon.get(f"/v1/audio/voice_consents/{consent_id}")[0] == 404
     missing = daemon.ctl("voices", "remove", "Anna")
     assert (missing.returncode, "no voice 'Anna' is stored" in missing.stderr) == (2, True)
+
+
+def test_audioctl_lists_and_removes_a_consent_that_no_voice_was_made_by(daemon: Daemon) -> None:
+    voice = store(daemon, "Carla", tone(500))
+    consent = json.loads(daemon.get(f"/v1/audio/voices/{voice}")[1])["consent"]
+    assert consent not in daemon.ctl("voices").stdout
+    assert daemon.request("DELETE", f"/v1/audio/voices/{voice}")[0] == 200
+    assert f"Carla {consent} en nothing yet: a consent" in " ".join(daemon.ctl("voices").stdout.split())
+    assert consent in {one["id"] for one in json.loads(daemon.ctl("voices", "--json").stdout)["consents"]}
+    assert daemon.ctl("voices", "remove", consent).returncode == 0
+    assert consent not in daemon.ctl("voices").stdout
 
 
 def test_audioctl_removes_nothing_where_a_name_is_of_two(daemon: Daemon) -> None:
@@ -581,6 +679,8 @@ def test_audioctl_keeps_no_consent_of_a_voice_that_is_refused(daemon: Daemon, tm
     for more, said in (((), "--consent"), (("--consent", str(good)), "which language")):
         refusal = daemon.ctl(*add, *more)
         assert (refusal.returncode, said in refusal.stderr) == (2, True)
+        command = refusal.stderr.partition("try: audioctl ")[2].split()
+        assert arguments.parse(command).language, "the command that is named lacks nothing"
 
 
 def test_whoever_looks_on_sees_how_far_a_long_text_is(daemon: Daemon, tmp_path: Path) -> None:

@@ -80,10 +80,14 @@ def client(daemon: Daemon) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def kennedy(daemon: Daemon) -> str:
-    """The id of Kennedy's voice, stored by audioctl."""
-    added = daemon.ctl(
-        "voices", "add", "Kennedy", str(KENNEDY), "--consent", str(KENNEDY), "--language", "en-US", "--json"
-    )
+    """The id of Kennedy's voice."""
+    return stored(daemon, "Kennedy")
+
+
+def stored(daemon: Daemon, name: str) -> str:
+    """The id of a voice made by audioctl."""
+    recording = str(KENNEDY)
+    added = daemon.ctl("voices", "add", name, recording, "--consent", recording, "--language", "en-US", "--json")
     assert added.returncode == 0, added.stderr
     return str(json.loads(added.stdout)["id"])
 
@@ -241,8 +245,20 @@ def test_what_indextts_2_5_cannot_is_refused_with_what_can(
     assert ("Spanish" if param == "language" else MODEL) in refused.value.message
 
 
-def test_what_was_made_of_a_voice_goes_with_it(daemon: Daemon, client: openai.OpenAI, kennedy: str) -> None:
-    made = daemon.directory / "state/voices/made"
-    assert list(made.rglob(f"{kennedy}.*"))
-    assert daemon.ctl("voices", "remove", "Kennedy").returncode == 0
-    assert not list(made.rglob(f"{kennedy}.*"))
+def test_what_was_made_of_a_voice_goes_with_it(daemon: Daemon, client: openai.OpenAI) -> None:
+    voice, made = stored(daemon, "Somebody"), daemon.directory / "state/voices/made"
+    pcm(client, voice=voice)
+    assert list(made.rglob(f"{voice}.*"))
+    assert daemon.ctl("voices", "remove", voice).returncode == 0
+    assert not list(made.rglob(f"{voice}.*"))
+
+
+def test_nothing_is_kept_of_a_recording_in_the_request(daemon: Daemon, client: openai.OpenAI) -> None:
+    """The engine keeps what it makes of stored voices, in files of its own."""
+
+    def kept() -> set[Path]:
+        return {file for file in (daemon.directory / "state/voices").rglob("*") if file.is_file()}
+
+    before = kept()
+    pcm(client, voice=f"data:audio/wav;base64,{in_base64(AUDIO / 'librispeech-6930-75918-0001.wav')}")
+    assert kept() == before

@@ -105,3 +105,12 @@ def test_a_body_that_makes_no_sense_is_400_whatever_is_accepted(daemon: Daemon, 
 def test_every_answer_has_an_id_of_its_own(daemon: Daemon) -> None:
     sent = [head("GET /v1/nothing HTTP/1.1"), MALFORMED["nonsense"]] * 5
     assert len({exchange(daemon, one)[0].headers["x-request-id"] for one in sent}) == len(sent)
+
+
+def test_the_control_socket_refuses_what_is_nested_without_end(daemon: Daemon) -> None:
+    body = b'{"zz": ' + b"[" * 30_000
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(daemon.socket))
+        control.sendall(b"POST /v1/load HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        answer = control.makefile("rb").read()
+    assert b" 400 " in answer.splitlines()[0], answer

@@ -114,9 +114,13 @@ def test_files_are_found_verified_and_removed(daemon: Daemon, own_state: Path) -
     assert path.stdout == f"{own_state}/models/kokoro-82m\n"
     refused = daemon.ctl("models", "verify", "kokoro-82m")
     assert refused.returncode == ModelNotInstalled.exit_status
+    made = daemon.directory / "state" / "voices" / "made" / "kokoro-82m"
+    made.mkdir(parents=True)
+    (made / "voice_1.safetensors").write_bytes(b"made of it")
     removed = daemon.ctl("models", "remove", "kokoro-82m")
     assert removed.stdout.splitlines()[-1] == "kokoro-82m is removed"
     assert not (own_state / "models/kokoro-82m").exists()
+    assert not made.exists()
     assert daemon.ctl("models", "path", "kokoro-82m").returncode == ModelNotInstalled.exit_status
 
 

@@ -240,6 +240,13 @@ def test_what_the_model_cannot_speak_is_a_clear_400(daemon: Daemon, text: str) -
     assert (status, error["code"], error["param"]) == (400, "unspeakable_text", "input")
 
 
+def test_an_emotion_that_no_installed_model_takes_names_one_that_does(daemon: Daemon) -> None:
+    status, body = say(daemon, emotion={"vector": {"happy": 1}})
+    error = json.loads(body)["error"]
+    assert (status, error["param"]) == (400, "emotion")
+    assert "do: none (try: audioctl models pull indextts-2" in error["message"]
+
+
 def test_the_longest_text_is_spoken_and_one_character_more_is_refused(daemon: Daemon) -> None:
     assert say(daemon, " " * 4090 + "Hello.", model="hibari")[0] == 200
     status, body = say(daemon, "a" * 4097)

@@ -190,8 +190,13 @@ async def test_what_comes_beyond_the_limit_is_refused_and_what_came_before_spoke
         assert (await socket.error())["param"] == "type"
 
 
+NESTED = '{"type": "start", "model": "hibari", "zz": ' + "[" * 100_000
+
+
 @pytest.mark.parametrize(
-    "frame", ["", "hello", "[]", "null", '{"type": "begin"}', '{"model": "hibari"}', '{"type": 5}', b"\x00\x01"]
+    "frame",
+    ["", "hello", "[]", "null", '{"type": "begin"}', '{"model": "hibari"}', '{"type": 5}', b"\x00\x01", NESTED],
+    ids=lambda frame: ascii(frame[:40]),
 )
 async def test_what_is_no_start_closes_the_connection(daemon: Daemon, frame: str | bytes) -> None:
     async with connected(daemon) as socket:

@@ -170,6 +170,7 @@ def test_fields_are_taken_as_clients_write_them(dictating: Daemon, fields: list[
         (("chunking_strategy", "never"), "chunking_strategy"),
         (("chunking_strategy", '{"type": "magic"}'), "chunking_strategy"),
         (("chunking_strategy", '{"type": '), "chunking_strategy"),
+        (("chunking_strategy", '{"type": ' + "[" * 20_000), "chunking_strategy"),
         (("chunking_strategy[threshold]", "9"), "chunking_strategy"),
         (("known_speaker_names[]", "agent"), "known_speaker_names[]"),
         (("language", "zz"), "language"),

@@ -16,6 +16,7 @@ import openai
 import pytest
 from openai.types.audio import Voice, VoiceConsent
 
+from audioproto.errors import PermissionDenied
 from clients import Remains
 from clients import client as leaving
 from daemons import AUDIO, Daemon, running
@@ -151,7 +152,13 @@ def test_a_voice_is_made_listed_previewed_and_deleted(
     shown = got(daemon, f"voices/{made.id}")
     assert shown == made.model_dump(exclude_none=True) | extensions | {"consent": consent.id, "duration": 11.0}
     listed = next(voice for voice in got(daemon, "voices")["voices"] if voice["id"] == made.id)
-    assert listed == {"id": made.id, "name": "John", "language": "en-US", "type": "audio_sample"}
+    assert listed == {
+        "id": made.id,
+        "name": "John",
+        "language": "en-US",
+        "type": "audio_sample",
+        "consent": consent.id,
+    }
     assert made.id in got(daemon, "voices?legacy=true")["voices"]
     status, preview = daemon.get(f"/v1/audio/voices/{made.id}/preview")
     assert status == 200
@@ -332,5 +339,8 @@ def test_without_a_key_stored_voices_are_not_told(tmp_path: Path, state_dir: Pat
         assert made not in got(daemon, "voices?legacy=true")["voices"]
         known = json.loads(daemon.request("GET", "/v1/audio/voices?legacy=true", Authorization=key)[1])
         assert made in known["voices"]
+        refusal = daemon.ctl("voices")
+        assert (refusal.returncode, refusal.stdout) == (PermissionDenied.exit_status, "")
+        assert "export AUDIOD_API_KEY=KEY" in refusal.stderr
         for path in (f"voices/{made}", "voice_consents"):
             assert daemon.get(f"/v1/audio/{path}")[0] == 401

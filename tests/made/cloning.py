@@ -25,7 +25,7 @@ class Engine(engine.Engine, engine.Synthesizer):
     """Each line of the text is a part. Some are done instead of told:
 
     `read FIFO` waits for somebody to open it for writing, `die FILE` ends the process, unless there is that file,
-    which is made, `fail` raises. A stored voice leaves a file in the directory for voices.
+    which is made, `fail` raises when its phase is over. A stored voice leaves a file in the directory for voices.
     """
 
     hold: ClassVar[Hold] = Hold.WEIGHTS
@@ -67,6 +67,7 @@ class Engine(engine.Engine, engine.Synthesizer):
                 Path(about).read_bytes()
                 continue
             if step == "fail":
+                self.on_phase(Phase(request.job, "speaking", 0.01, number, len(parts), 1000))
                 raise EngineFailed("told to fail")
             if step == "die":
                 if not Path(about).exists():

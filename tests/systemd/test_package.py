@@ -133,6 +133,7 @@ def test_commands_manual_pages_and_completions_are_where_they_are_looked_for(ins
         "/usr/share/man/man1/audioctl.1.gz",
         "/usr/share/man/man8/audiod.8.gz",
         "/usr/share/man/man5/audiod.toml.5.gz",
+        "/usr/share/man/man5/audiod-models.5.gz",
         "/usr/share/bash-completion/completions/audioctl",
         "/usr/share/zsh/vendor-completions/_audioctl",
         "/usr/share/fish/vendor_completions.d/audioctl.fish",

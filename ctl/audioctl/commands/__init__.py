@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol, cast
 
 from audioctl.client import Client
 from audioctl.output import Output
@@ -28,6 +29,17 @@ class Command(Protocol):
         """Do it and return the exit status. Raises AudiodError."""
 
 
+class Action(NamedTuple):
+    """What stands behind a word, and the grammar of what follows it: of a verb, or of one of the things it does.
+
+    A verb that does several, with options of their own, has them in `ACTIONS`, by the words that follow it.
+    """
+
+    summary: str
+    examples: tuple[tuple[str, str], ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+
+
 def verbs() -> list[str]:
     """All verbs in alphabetical order."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
@@ -36,3 +48,21 @@ def verbs() -> list[str]:
 def module_of(verb: str) -> Command:
     """The file of one of `verbs()`. Not called `load`: importing a verb binds its name in this package."""
     return cast(Command, importlib.import_module(f"{__name__}.{verb}"))
+
+
+def actions_of(verb: str) -> Mapping[str, Action]:
+    """What one of `verbs()` does, by the word that follows it; nothing where it is one thing."""
+    actions: Mapping[str, Action] = getattr(module_of(verb), "ACTIONS", {})
+    return actions
+
+
+def names() -> list[str]:
+    """All verbs, each followed by its actions: `voices`, `voices add`."""
+    return [name for verb in verbs() for name in (verb, *(f"{verb} {action}" for action in actions_of(verb)))]
+
+
+def named(name: str) -> Action:
+    """One of `names()`."""
+    verb, _, action = name.partition(" ")
+    command = module_of(verb)
+    return actions_of(verb)[action] if action else Action(command.SUMMARY, command.EXAMPLES, command.add_arguments)

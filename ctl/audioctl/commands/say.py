@@ -41,18 +41,23 @@ VOICE = "alloy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_text(parser)
+    parser.add_argument("--voice", metavar="VOICE", default=VOICE, help=f"who says it (default: {VOICE})")
+    add_options(parser)
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """What to say, and where to."""
     parser.add_argument(
         "text", metavar="TEXT", nargs="?", default="-", help="what to say; - or nothing: standard input"
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write it; - is standard output")
-    parser.add_argument("--voice", metavar="VOICE", default=VOICE, help=f"who says it (default: {VOICE})")
-    parser.add_argument("--language", metavar="TAG", help="what the text is in, where text and voice do not show it")
-    add_options(parser)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How to say it: also the options of `voices say`."""
     parser.add_argument("--model", metavar="MODEL", default=MODEL, help=f"name or alias (default: {MODEL})")
+    parser.add_argument("--language", metavar="TAG", help="what the text is in, where text and voice do not show it")
     parser.add_argument(
         "--emotion", metavar="WORDS", help="such as 'happy 0.6, calm 0.2', or a description; not for every model"
     )
@@ -85,7 +90,7 @@ def run(arguments: argparse.Namespace, client: Client, out: Output) -> int:
     if emotion := _emotion(arguments):
         fields["emotion"] = emotion
     api = connect(arguments.url, client)
-    if sys.stderr.isatty() and arguments.output != "-" and not out.json:
+    if api.is_audiod and sys.stderr.isatty() and arguments.output != "-" and not out.json:
         sound = _followed(api, fields, out)
     else:
         sound = api.post_json("/audio/speech", fields)

@@ -32,7 +32,7 @@ class Streamed(web.StreamResponse):
         self._is_timed = False
 
     async def put(self, piece: bytes, *, is_progress: bool = False) -> None:
-        """Send `piece`, of the answer itself or, with `is_progress`, about the work on it.
+        """Send `piece`, of the answer itself or, with `is_progress`, about the work on it: then it is not timed.
 
         Raises ConnectionAbortedError where the client takes nothing for `server.answer_stall`.
         """
@@ -76,5 +76,5 @@ class EventStream(Streamed):
 
     async def fail(self, error: AudiodError) -> None:
         """End with `error`, after the events that were already sent. Raises what `put` raises."""
-        await self.put(b"data: " + errors.envelope(error) + b"\n\n")
+        await self.put(b"data: " + errors.envelope(error) + b"\n\n", is_progress=True)
         await self.finish()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import string
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -15,11 +16,14 @@ from aiohttp import web
 
 from audiod.config import Server
 from audiod.media.audio_memory import Held
-from audiod.units import Duration
+from audiod.units import ByteSize, Duration
 from audioproto.errors import BadRequest, UploadStalled, UploadTooLarge
 
 JSON_BODY_BYTES = 1024 * 1024
-"""Largest body of a request without recordings in it."""
+"""Largest body of a request, but for the recordings in it."""
+
+_OF_RECORDINGS = (string.ascii_letters + string.digits + "+/=\\").encode()
+"""What base64 in JSON consists of: some write `/` as `\\/`, or break lines. Nothing that takes long to decode does."""
 
 READ_BYTES = 256 * 1024
 """Most that is read at once."""
@@ -29,6 +33,9 @@ _ASKED: web.RequestKey[bool] = web.RequestKey("asked", bool)
 
 _PROGRESS_BYTES = 1024
 """Less than this within `server.upload_stall` counts as standing still, or a byte a minute would never end."""
+
+_QUOTED = 200
+"""Characters."""
 
 T = TypeVar("T")
 
@@ -106,14 +113,15 @@ async def when_read(request: web.Request) -> None:
 async def read_json_body(
     request: web.Request, server: Server, limit_bytes: int = JSON_BODY_BYTES, held: Held | None = None
 ) -> bytearray:
-    """A whole body of at most `limit_bytes`; what of it is beyond JSON_BODY_BYTES is `held`.
+    """A whole body of at most `limit_bytes`; what of it is beyond JSON_BODY_BYTES has to be base64, and is `held`.
 
     Raises what Body.read and Held.reserve raise: before any of it is read, where the client says how long it is.
     """
-    too_large = UploadTooLarge("the request's body is larger than this path takes")
+    most = ByteSize(limit_bytes)
+    too_large = UploadTooLarge(f"the request's body is larger than this path takes, which is {most}")
     body = Body(request, limit_bytes, server.upload_stall, too_large)
     body.refuse_early()
-    whole, reserved_bytes = bytearray(), 0
+    whole, reserved_bytes, other_bytes = bytearray(), 0, 0
 
     def reserve(size_bytes: int) -> None:
         nonlocal reserved_bytes
@@ -125,6 +133,10 @@ async def read_json_body(
     while piece := await body.read():
         reserve(len(whole) + len(piece))
         whole += piece
+        other_bytes += len(piece.translate(None, _OF_RECORDINGS))
+        if other_bytes > JSON_BODY_BYTES:
+            most = ByteSize(JSON_BODY_BYTES)
+            raise UploadTooLarge(f"the request's body has more than {most} beside recordings in base64")
     return whole
 
 
@@ -133,12 +145,20 @@ def decode_json(body: bytes | bytearray | str, decoder: msgspec.json.Decoder[T])
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        message, field = str(error), field_of(str(error))
+        message = _shortened(str(error))
+        field = field_of(message)
         if choices := _choices(decoder.type, field) if message.startswith("Invalid enum value") else "":
             message = f"{field} must be one of {choices}"
         raise BadRequest(message, param=field) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"what was sent is not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadRequest("what was sent is nested too deeply") from error
+
+
+def _shortened(message: str) -> str:
+    """One of msgspec, which quotes what was sent, and ends with where it was."""
+    return message if len(message) <= 2 * _QUOTED else f"{message[:_QUOTED]}...{message[-_QUOTED:]}"
 
 
 def field_of(message: str) -> str:

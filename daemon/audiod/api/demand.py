@@ -9,9 +9,10 @@ import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar, Union
+from typing import Annotated, TypeVar, Union
 
 from aiohttp import web
+from msgspec import Meta
 
 from audiod.api.services import SERVICES
 from audiod.residency.events import Demand
@@ -20,7 +21,7 @@ from audioproto.errors import BadRequest, OutOfMemory, WorkerDied
 from audioproto.types import Priority
 from audioproto.worker import Align, FromWorker, Synthesize, Transcribe
 
-Value = Union[str, int, float, None]
+Value = Union[Annotated[str, Meta(max_length=100)], int, float, None]
 """Of an extension: JSON's own, or a form's text; None where it was not sent."""
 
 T = TypeVar("T")

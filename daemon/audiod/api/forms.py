@@ -172,7 +172,7 @@ def _object(form: Form, name: str) -> dict[str, Any]:
         return pieces
     try:
         found = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"{name} is no JSON: {error}", param=name) from error
     assert isinstance(found, dict)
     return found

@@ -58,6 +58,12 @@ class Services:
     sockets: set[Socket] = field(default_factory=set)
     """Open WebSockets."""
 
+    @property
+    def longest_input(self) -> int:
+        """Characters of the longest text that any model takes."""
+        own = (entry.input_characters for entry in self.library.entries.values())
+        return max(self.config.server.input_characters, *own)
+
     def readiness(self) -> Readiness:
         """Whether new work is welcome. A preload that failed is made good by loading the model later."""
         scheduler = self.manager.scheduler

@@ -5,6 +5,7 @@ How the audio leaves, as an answer's body, as events or as frames, is its handle
 
 from __future__ import annotations
 
+import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Union
@@ -23,16 +24,21 @@ from audiod.media.formats import SpeechFormat
 from audiod.models.catalogue import ModelEntry
 from audioproto.errors import BadRequest, UnspeakableText
 from audioproto.languages import NAMES, code_of
-from audioproto.types import Task
 from audioproto.worker import AudioChunk, AudioStart, Done, Phase, Sampling, Synthesize
 
 Transcript = Annotated[str, Meta(max_length=4096)]
+
+_NAME_CHARACTERS = 200
+VoiceName = Annotated[str, Meta(max_length=_NAME_CHARACTERS)]
+
+_URL = re.compile(r"data:|[a-z][a-z0-9+.-]{0,19}://", re.IGNORECASE)
+"""What stands for a recording where a name could: one that comes along, or one that is not fetched."""
 
 
 class VoiceObject(msgspec.Struct):
     """A voice as OpenAI's API names one of the user's own; or, beyond that API, the recording of one."""
 
-    id: Annotated[str | None, Meta(description="Of a voice that was created, or any other voice's name.")] = None
+    id: Annotated[VoiceName | None, Meta(description="Of a voice that was created, or any other voice's name.")] = None
     audio: Annotated[str | None, Meta(description="A recording of the voice: base64, or a data URL of it.")] = None
     transcript: Annotated[Transcript | None, Meta(description="What is said in the recording.")] = None
 
@@ -40,6 +46,14 @@ class VoiceObject(msgspec.Struct):
         if (self.id is None) == (self.audio is None):
             raise ValueError("a voice has an `id` or an `audio`")
 
+
+_ID_OR_AUDIO = {
+    "oneOf": [
+        {"type": ["string", "null"]},
+        *({"type": "object", "required": [name], "properties": {name: {"type": "string"}}} for name in ("id", "audio")),
+    ]
+}
+"""What VoiceObject checks by itself, for the description of the API."""
 
 Instructions = Annotated[str, Meta(max_length=4096)]
 Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
@@ -51,7 +65,9 @@ class SpeechFields(msgspec.Struct, kw_only=True):
     Unknown keys are ignored, because real clients send them; what may be left out may also be null.
     """
 
-    model: Annotated[str, Meta(description="A model's id, or an alias of one.", examples=["tts-1"])]
+    model: Annotated[
+        str, Meta(description="A model's id, or an alias of one.", examples=["tts-1"], max_length=_NAME_CHARACTERS)
+    ]
     voice: Annotated[
         Union[str, VoiceObject, None],
         Meta(
@@ -60,6 +76,7 @@ class SpeechFields(msgspec.Struct, kw_only=True):
                 "imitate: a stored voice by its id or name, or a recording, as a data URL or an object."
             ),
             examples=["alloy"],
+            extra_json_schema=_ID_OR_AUDIO,
         ),
     ] = None
     ref_audio: Annotated[
@@ -111,10 +128,13 @@ class SpeechFields(msgspec.Struct, kw_only=True):
 
     @property
     def voice_name(self) -> str:
-        """Empty where it is nobody's name, but a recording."""
+        """Empty where it is nobody's name, but a recording. Raises BadRequest where it is neither."""
         if self.sample is not None:
             return ""
-        return (self.voice.id if isinstance(self.voice, VoiceObject) else self.voice) or ""
+        name = (self.voice.id if isinstance(self.voice, VoiceObject) else self.voice) or ""
+        if len(name) > _NAME_CHARACTERS:
+            raise BadRequest("voice is too long to be a name, and no data URL of a recording either", param="voice")
+        return name
 
     @property
     def sample(self) -> Sample | None:
@@ -122,7 +142,7 @@ class SpeechFields(msgspec.Struct, kw_only=True):
         sample = None
         if isinstance(self.voice, VoiceObject) and self.voice.audio is not None:
             sample = Sample(self.voice.audio, "voice", (self.voice.transcript or "").strip())
-        elif isinstance(self.voice, str) and self.voice[:5].lower() == "data:":
+        elif isinstance(self.voice, str) and _URL.match(self.voice):
             sample = Sample(self.voice, "voice")
         if self.ref_audio is None:
             return sample
@@ -192,6 +212,9 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
 
     Raises what Library.speaker raises, and BadRequest.
     """
+    if len(known) > services.longest_input:  # told before anything looks through all of it
+        message = f"input has {len(known)} characters; no model takes more than {services.longest_input}"
+        raise BadRequest(message, param="input")
     explicit = None if fields.emotion is None else emotions.read(fields.emotion)
     has_emotion = explicit is not None
     language = "" if (fields.language or "").lower() == "auto" else code_of(fields.language or "")
@@ -206,9 +229,8 @@ def choose(services: Services, fields: SpeechFields, text: str, known: str, form
         spoken = ", ".join(NAMES.get(code, code).title() for code in dict.fromkeys(map(code_of, entry.languages)))
         raise BadRequest(f"{entry.id} speaks {spoken}, and not {fields.language!r}", param="language")
     if has_emotion and not entry.emotions:
-        able = [other.id for other in services.library.usable(Task.SPEAK) if other.emotions]
-        message = f"{entry.id} takes no emotion; of the installed models do: {', '.join(able) or 'none'}"
-        raise BadRequest(message, param="emotion")
+        able, hint = services.library.speakers_that(lambda other: other.emotions)
+        raise BadRequest(f"{entry.id} takes no emotion; of the installed models do: {able}", param="emotion", hint=hint)
     longest = entry.input_characters or services.config.server.input_characters
     check_length(len(known), longest)
     asked, param, instructions = fields.emotion, "emotion", fields.instructions or ""

@@ -176,6 +176,8 @@ class _Conversation:
                     await self._socket.ws.close(code=WSCloseCode.INVALID_TEXT, message=b"not understood")
                     return
                 continue
+            finally:
+                del message  # it may hold a recording, and the next one may be long in coming
             try:
                 await self._take(said)
             except AudiodError as error:
@@ -315,6 +317,8 @@ class _Utterance:
                 timings.first_audio_s = round(first_audio_s, 4)
             self._request[STAGE] = ""
             self.over = True
+            self._start.forget_recordings()
+            self._wanted, self._references = Wanted(), None
             await self._socket.send(AudioEnd(status, len(self._known), timings))
         extra = {"model": self._header.model, "seconds": timings.total_s}
         logger.info("utterance %s: %.2f s of speech in %.3f s", status, audio_s, total_s, extra=extra)

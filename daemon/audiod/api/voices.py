@@ -125,7 +125,7 @@ class ConsentList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
 
 
 class ListedVoice(msgspec.Struct, frozen=True):
-    """A voice of a model's own (with `model`), or a stored one (with `type`)."""
+    """A voice of a model's own (with `model`), or a stored one (with `type`, and the id of its consent)."""
 
     id: str
     name: str
@@ -133,6 +133,7 @@ class ListedVoice(msgspec.Struct, frozen=True):
     gender: Union[str, UnsetType] = UNSET
     model: Union[str, UnsetType] = UNSET
     type: Union[VoiceKind, UnsetType] = UNSET
+    consent: Union[str, UnsetType] = UNSET
 
 
 class VoiceList(msgspec.Struct, frozen=True):
@@ -150,7 +151,9 @@ async def list_voices(request: web.Request) -> web.Response:
     found = [_embedded(entry, voice) for entry in services.library.usable(Task.SPEAK) for voice in entry.voices]
     if access.is_known(request):
         found += [
-            ListedVoice(stored.id, stored.name, stored.language or UNSET, type=stored.kind)
+            ListedVoice(
+                stored.id, stored.name, stored.language or UNSET, type=stored.kind, consent=stored.consent or UNSET
+            )
             for stored in services.voices.voices.newest_first()
         ]
     is_legacy = request.query.get("legacy", "").lower() in ("true", "1")

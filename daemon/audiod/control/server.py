@@ -48,7 +48,7 @@ def _route(kind: type[Request]) -> _Handler:
         body = await request.read()
         try:
             asked = msgspec.json.decode(body or b"{}", type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise BadRequest(str(error)) from error
         return await control.handle(asked, request)
 

@@ -1,7 +1,7 @@
 """The models that may be served: one TOML file each, decoded into frozen structs and checked as a whole.
 
 Reads the files of one directory and nothing else; whether a model is installed is models/install.py's to say.
-etc/models.d/whisper-base.toml shows the keys; their meaning stands here.
+The keys and their meaning stand here; audiod-models(5) is made of it.
 """
 
 from __future__ import annotations
@@ -216,9 +216,11 @@ class Part(_Strict, frozen=True):
     """Files that a model needs. Any one of the `sources` gives all of them; they are tried in order."""
 
     name: str
+    """For people, and for the directories of what is on its way."""
     disk_bytes: ByteSize
     """About what the files take on disk; checked against the free space, and shown as the size of the download."""
     sources: list[Source]
+    """See below; each has a `kind`."""
 
     @property
     def copies(self) -> int:
@@ -246,14 +248,17 @@ class ModelEntry(_Strict, frozen=True):
     """One model. Sizes and times are priors and defaults; what is measured later wins over the former."""
 
     id: str
+    """What clients call it: like `name` or `owner/name`."""
     engine: str
     """A file in audioworker/engines/."""
     runtime: str
     """The environment of its library: `packaging/locks/runtime-<runtime>.txt`."""
     task: Task
+    """`transcribe`, `speak` or `align`."""
     device: DeviceName | None = None
-    """Where it is loaded; None takes the configured device."""
+    """Where it is loaded; the configured device where it is left out."""
     description: str = ""
+    """A line for people."""
     licence: str = ""
     """Of the weights, as an SPDX expression."""
     licence_notices: list[NoticeEntry] = []
@@ -269,7 +274,9 @@ class ModelEntry(_Strict, frozen=True):
     scripts: list[str] = []
     """Scripts that a speech model can read aloud: `latin`, `han`, `arabic`."""
     voices: list[VoiceEntry] = []
+    """Speakers that it has of its own."""
     default_voice: str = ""
+    """Which of them its engine takes where nobody is named; the engine's choice, told to whoever reads this."""
     voice_aliases: dict[str, str] = {}
     """Voice names that clients send, such as OpenAI's, to voices of this model."""
     embedded: bool = False
@@ -298,11 +305,13 @@ class ModelEntry(_Strict, frozen=True):
     max_batch_wait: Duration = Duration(0.02)
     """How long such a call waits for other requests at work to join it."""
     pinned: bool = False
+    """Never parked or unloaded but by hand."""
     preload: bool = False
+    """Loaded when the daemon starts."""
     keep_alive: Duration | None = None
-    """Idle time until it is parked; None takes the configured default."""
+    """Idle time until it is parked; the configured one where it is left out."""
     park_keep_alive: Duration | None = None
-    """Idle time from there until it is unloaded; None takes the configured default."""
+    """Idle time from there until it is unloaded; the configured one where it is left out."""
     clones: bool = False
     """Whether it speaks with stored voices, from their reference audio."""
     emotions: bool = False
@@ -312,7 +321,7 @@ class ModelEntry(_Strict, frozen=True):
     input_characters: int = 0
     """Longest text of one request; 0 takes the configured default."""
     options: dict[str, Any] = {}
-    """The engine's own."""
+    """The engine's own, see below."""
     changed: int = 0
     """Unix time of its file's last change; not a key."""
 

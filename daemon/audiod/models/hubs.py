@@ -197,7 +197,7 @@ class _Hub:
                 pause_s = self._pause_s(url, error, next(patience if error.code == 429 else pauses, None))
             except (OSError, http.client.HTTPException) as error:
                 pause_s = self._next_pause(url, error, next(pauses, None))
-            except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+            except (msgspec.DecodeError, KeyError, TypeError, AttributeError, RecursionError):
                 return None
             time.sleep(pause_s)
 

@@ -40,6 +40,8 @@ class Places(msgspec.Struct, frozen=True):
     modelscopes: tuple[str, ...] = ()
     """The same for ModelScope."""
     building: Settings = Settings()
+    made_dir: Path | None = None
+    """What engines have made of stored voices, in a directory for each model; None where there is none."""
 
 
 RUNTIME = "runtime"
@@ -177,7 +179,9 @@ def verify(entry: ModelEntry, places: Places, progress: Progress) -> None:
 
 
 def remove(entry: ModelEntry, places: Places, progress: Progress) -> int:
-    """Remove the model's files, finished or on their way; returns the bytes that came free. Its runtime stays.
+    """Remove the model's files, finished or on their way, and what it made of voices; returns the bytes of its files.
+
+    Its runtime stays.
 
     Raises BadRequest for a directory of the operator's own, NotFound where there is nothing.
     """
@@ -196,6 +200,8 @@ def remove(entry: ModelEntry, places: Places, progress: Progress) -> int:
         (final / durable.STAMP).unlink(missing_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
+        if places.made_dir is not None:
+            shutil.rmtree(places.made_dir / entry.directory_name, ignore_errors=True)
         progress(f"removed, {ByteSize(freed_bytes)} are free again")
     return freed_bytes
 

@@ -18,6 +18,8 @@ OPENAI_VOICES = frozenset(
 )
 """Answered by every speech model, with its default voice where it has no better one."""
 
+_ADD_VOICE = "audioctl voices add NAME FILE --consent FILE --language TAG"
+
 _HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _ARABIC = re.compile(r"[\u0620-\u064a\u066e-\u06d3\u0750-\u077f]")
@@ -131,6 +133,14 @@ class Library:
             raise self._not_spoken(entry, "the voice of a recording")
         return entry
 
+    def speakers_that(self, can: Callable[[ModelEntry], bool]) -> tuple[str, str]:
+        """The usable speech models that can, in words; and, where there are none, the command that installs one."""
+        if able := [entry.id for entry in self.usable(Task.SPEAK) if can(entry)]:
+            return ", ".join(able), ""
+        known = (entry for entry in self.entries.values() if entry.task is Task.SPEAK and can(entry))
+        first = next(known, None)
+        return "none", "" if first is None else install.remedy(first, self.missing(first))
+
     def _fittest(
         self, name: str, able: Callable[[ModelEntry], bool], text: str, emotion: bool, language: str
     ) -> ModelEntry:
@@ -183,10 +193,10 @@ class Library:
         if entry.clones and not entry.voices:
             asked = f"there is no stored voice {voice[:100]!r}" if voice else "say whose it is to be"
             message = f"{entry.id} has no voice of its own, and {asked}"
-            raise VoiceNotFound(message, hint="audioctl voices add NAME FILE --consent FILE", param="voice")
+            raise VoiceNotFound(message, hint=_ADD_VOICE, param="voice")
         raise VoiceNotFound(f"{entry.id} has no voice {voice[:100]!r}", hint="GET /v1/audio/voices", param="voice")
 
     def _not_spoken(self, entry: ModelEntry, what: str) -> VoiceNotSpoken:
-        able = ", ".join(other.id for other in self.usable(Task.SPEAK) if other.clones)
-        message = f"{entry.id} cannot speak with {what}; of the installed models can: {able or 'none'}"
-        return VoiceNotSpoken(message, param="voice")
+        able, hint = self.speakers_that(lambda other: other.clones)
+        message = f"{entry.id} cannot speak with {what}; of the installed models can: {able}"
+        return VoiceNotSpoken(message, param="voice", hint=hint)

@@ -26,7 +26,7 @@ def check(file: Path) -> int:
     """The number of tensors. Raises InstallFailed where the file is cut, is something else or contradicts itself."""
     try:
         return _check(file)
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise InstallFailed(f"{file.name} is no whole safetensors file: {error}") from error
 
 

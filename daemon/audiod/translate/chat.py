@@ -186,7 +186,7 @@ def _pause_s(header: str) -> float | None:
 def _content(body: bytes) -> str:
     try:
         completion = msgspec.json.decode(body, type=_Completion)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
     content = completion.choices[0].message.content if completion.choices else ""
     if isinstance(content, list):  # parts, as some servers write it

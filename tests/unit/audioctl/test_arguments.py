@@ -47,7 +47,7 @@ def _calls(line: str) -> list[list[str]]:
     return [call[1:] for call in calls if call[0] == "audioctl"]
 
 
-@pytest.mark.parametrize("verb", commands.verbs())
+@pytest.mark.parametrize("verb", commands.names())
 def test_a_verb_explains_each_of_its_words(verb: str) -> None:
     found = next(each for each in grammar.verbs() if each.name == verb)
     assert all(word.meaning for word in (*found.options, *found.positionals))
@@ -77,6 +77,27 @@ def test_what_follows_the_verb_belongs_to_it() -> None:
     assert (given.force, given.wait, given.models) == (True, False, ["a", "b"])
 
 
+def test_options_of_an_action_stand_where_one_likes() -> None:
+    for argv in (["Anna", "a.wav", "--consent", "c.wav"], ["Anna", "--consent", "c.wav", "a.wav"]):
+        given = arguments.parse(["voices", "add", *argv, "--json"])
+        assert (given.action, given.voice, given.file, given.consent) == ("add", "Anna", "a.wav", "c.wav")
+        assert given.json
+    assert [arguments.parse(argv).action for argv in (["voices"], ["voices", "--json"], ["voices", "list"])] == [
+        "", "", "list"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in commands.names() if " " in name])
+def test_the_help_of_an_action_has_its_own_options_alone(name: str) -> None:
+    verb, _, action = name.partition(" ")
+    assert f"\n  {action:7} {commands.named(name).summary}\n" in arguments.verb_parser(verb).format_help()
+    shown = arguments.verb_parser(name).format_help()
+    for option, owners in (("--consent", ("add",)), ("--seed", ("say",)), ("--url", tuple(commands.actions_of(verb)))):
+        assert (f"  {option} " in shown) == (action in owners)
+    for line, _ in commands.named(name).examples:
+        assert all(arguments.parse(argv).verb == verb for argv in _calls(line))
+
+
 def test_watch_takes_a_number_or_none() -> None:
     assert arguments.parse(["status"]).watch is None
     assert arguments.parse(["status", "--watch"]).watch == 1.0
@@ -97,6 +118,12 @@ def test_watch_takes_a_number_or_none() -> None:
         (["transcribe", "a.wav", "--format", "doc"], "audioctl transcribe --help"),
         (["config", "write"], "audioctl config --help"),
         (["completion", "tcsh"], "audioctl completion --help"),
+        (["voices", "sing"], "audioctl voices --help"),
+        (["voices", "list", "--seed", "3"], "audioctl voices list --help"),
+        (["voices", "list", "Anna"], "audioctl voices list --help"),
+        (["voices", "add", "Anna"], "audioctl voices add --help"),
+        (["voices", "remove", "Anna", "--language", "en"], "audioctl voices remove --help"),
+        (["voices", "say", "Anna", "Hello"], "audioctl voices say --help"),
         (["--wrong", "status"], "audioctl --help"),
     ],
 )

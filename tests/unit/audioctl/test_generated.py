@@ -54,6 +54,11 @@ def complete(*words: str) -> list[str]:
         (["audioctl", "config", "c"], ["check"]),
         (["audioctl", "config", "check", str(COMPLETION / "audioctl.f")], [str(COMPLETION / "audioctl.fish")]),
         (["audioctl", "say", "--voice", ""], []),
+        (["audioctl", "voices", ""], ["list", "add", "remove", "say"]),
+        (["audioctl", "voices", "add", "--co"], ["--consent"]),
+        (["audioctl", "voices", "add", "Anna", str(COMPLETION / "audioctl.f")], [str(COMPLETION / "audioctl.fish")]),
+        (["audioctl", "voices", "remove", "--co"], []),
+        (["audioctl", "voices", "say", "--format", "m"], ["mp3"]),
     ],
 )
 def test_bash_completes_verbs_options_choices_and_files(words: list[str], offered: list[str]) -> None:

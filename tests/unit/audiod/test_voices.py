@@ -285,11 +285,28 @@ def make(directory: Path, name: str) -> Path:
 def test_what_engines_made_of_a_voice_goes_with_it(tmp_path: Path) -> None:
     there = store(tmp_path)
     gone, kept = add_voice(there), add_voice(there)
-    files = [make(tmp_path, f"{gone.id}.safetensors"), make(tmp_path, f"{gone.id}.json")]
+    names = (f"{gone.id}.safetensors", f"{gone.id}.json", f".{gone.id}.safetensors.17")
+    files = [make(tmp_path, name) for name in names]
     other = make(tmp_path, f"{kept.id}.safetensors")
     there.remove(there.voices, gone.id)
-    assert [file.exists() for file in files] == [False, False]
+    assert [file.exists() for file in files] == [False, False, False]
     assert other.exists()
+
+
+@pytest.mark.parametrize("what", ["recording", "made"])
+def test_a_voice_that_cannot_be_removed_wholly_is_still_there(tmp_path: Path, what: str) -> None:
+    there = store(tmp_path)
+    voice = add_voice(there)
+    file = there.voices.audio_file(voice.id) if what == "recording" else make(tmp_path, f"{voice.id}.safetensors")
+    file.unlink()
+    file.mkdir()  # which not even root can unlink
+    with pytest.raises(StoreFailed, match="cannot be changed"):
+        there.remove(there.voices, voice.id)
+    assert there.find(voice.id) == voice
+    file.rmdir()
+    assert there.remove(there.voices, voice.id)
+    assert files(tmp_path) == set()
+    assert not store(tmp_path).voices.records
 
 
 def test_what_was_made_of_voices_that_are_gone_is_removed_at_the_start(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def read(frame: str | bytes) -> FromClient:
 def _fault(frame: str | bytes, reason: str) -> InvalidEvent:
     try:
         loose = _loose_decoder.decode(frame)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return InvalidEvent("the event is no JSON object", "invalid_event")
     event_id = loose.event_id if isinstance(loose.event_id, str) else None
     known = sorted(tag for event in get_args(FromClient) if isinstance(tag := event.__struct_config__.tag, str))

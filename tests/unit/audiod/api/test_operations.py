@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from audiod.api import operations
+from audiod.api import operations, speech
 from audiod.api.app import ROUTES
+from audioproto.errors import BadRequest
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,27 @@ def test_the_types_that_decode_requests_make_the_schemas(description: dict[str, 
     speech = description["components"]["schemas"]["SpeechRequest"]
     assert {"input", "model", "voice", "speed"} <= set(speech["properties"])
     assert set(speech["required"]) == {"input", "model"}
+
+
+@pytest.mark.parametrize(
+    ("voice", "is_one"),
+    [
+        ("alloy", True),
+        (None, True),
+        ({"id": "alloy"}, True),
+        ({"audio": "UklGRg==", "id": None}, True),
+        ({}, False),
+        ({"id": "alloy", "audio": "UklGRg=="}, False),
+        ({"id": None, "audio": None}, False),
+        ({"transcript": "Hello."}, False),
+    ],
+)
+def test_a_voice_is_described_as_it_is_taken(description: dict[str, Any], voice: object, is_one: bool) -> None:
+    schema = {"$ref": "#/components/schemas/SpeechRequest"} | {"components": description["components"]}
+    body = {"model": "tts-1", "input": "x", "voice": voice}
+    assert jsonschema.Draft202012Validator(schema).is_valid(body) == is_one
+    with contextlib.nullcontext() if is_one else pytest.raises(BadRequest):
+        speech.parse(json.dumps(body).encode())
 
 
 def test_forms_have_their_files_and_the_names_of_arrays_that_go_over_the_wire(description: dict[str, Any]) -> None:

@@ -57,7 +57,12 @@ def test_what_is_missing_is_named(missing: str) -> None:
     assert refused.value.param == missing
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"5", b"\xff\xfe", b'{"input": "\\ud800"}'])
+NESTED = b'{"model": "tts-1", "input": "x", "zz": ' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"5", b"\xff\xfe", b'{"input": "\\ud800"}', NESTED]
+)
 def test_what_is_no_object_is_nobodys_field(body: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
         speech.parse(body)

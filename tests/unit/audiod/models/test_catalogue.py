@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
 from pathlib import Path
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from audiod.models import catalogue
@@ -13,6 +17,7 @@ from audiod.runtimes import lockfile
 from audiod.units import Duration
 from audioproto.errors import ConfigInvalid
 from audioproto.types import Task
+from manuals import models
 
 REPOSITORY = Path(__file__).parents[4]
 OPENAI_VOICES = [
@@ -228,6 +233,34 @@ def test_indextts_has_all_files_where_its_authors_program_has_them() -> None:
             "hf_cache/bigvgan/config.json",
             "hf_cache/bigvgan/bigvgan_generator.pt",
         }
+
+
+def defaults_of(engine: str) -> dict[str, Any]:
+    """`_OPTIONS` of the engine's file, which is not imported; empty where it has none."""
+    tree = ast.parse((REPOSITORY / f"daemon/audioworker/engines/{engine}.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "_OPTIONS":
+            assert node.value is not None
+            found: dict[str, Any] = ast.literal_eval(node.value)
+            return found
+    return {}
+
+
+@pytest.mark.parametrize("entry", SHIPPED.values(), ids=lambda entry: entry.id)
+def test_a_shipped_model_shows_the_options_of_its_engine(entry: catalogue.ModelEntry) -> None:
+    text = (REPOSITORY / f"etc/models.d/{entry.id}.toml").read_text()
+    shown = re.search(r"^# \[options\].*\n((?:# .*\n)*)", text, re.MULTILINE)
+    options = tomllib.loads(re.sub("^# ", "", shown[1], flags=re.MULTILINE)) if shown else {}
+    assert options == defaults_of(entry.engine)
+
+
+def test_the_manual_of_models_names_every_key_and_every_engine() -> None:
+    page = models.manual(REPOSITORY).replace("\\-", "-")
+    kinds: list[Any] = [catalogue.ModelEntry, catalogue.Part, *get_args(catalogue.Source), catalogue.WheelFile]
+    keys = {field.encode_name for kind in kinds for field in msgspec.structs.fields(kind)} - {"changed"}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", page)} == set()
+    engines = {entry.engine for entry in SHIPPED.values()}
+    assert {engine for engine in engines if f"\n.B {engine}\n" not in page} == set()
 
 
 WITH_VOICES = [entry for entry in SHIPPED.values() if entry.task is Task.SPEAK and not entry.clones]

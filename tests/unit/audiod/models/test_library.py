@@ -116,8 +116,21 @@ def test_a_stored_voice_is_spoken_by_the_model_of_an_alias_that_can(entries: dic
 def test_a_model_that_cannot_says_which_can(
     entries: dict[str, ModelEntry], able: tuple[str, ...], model: str, said: str
 ) -> None:
-    with pytest.raises(VoiceNotSpoken, match=said):
+    with pytest.raises(VoiceNotSpoken, match=said) as refused:
         with_cloning(entries, *able).speaker(model, "voice_a", "Hello.")
+    assert refused.value.hint == ""
+
+
+def test_where_none_that_is_installed_can_the_one_to_install_is_named(entries: dict[str, ModelEntry]) -> None:
+    able = {name: msgspec.structs.replace(entry, clones=name == "kokoro-82m") for name, entry in entries.items()}
+    lacking = Library(able, ALIASES, lambda entry: "weights" if entry.id == "kokoro-82m" else "", STORED.get)
+    for refusal in (
+        lambda: lacking.speaker("hibari", "voice_a", "Hello."),
+        lambda: lacking.imitator("hibari", "Hello."),
+    ):
+        with pytest.raises(VoiceNotSpoken, match="can: none") as refused:
+            refusal()
+        assert refused.value.hint == "audioctl models pull kokoro-82m"
 
 
 def test_nothing_speaks_with_a_prompt_and_unknown_ids_are_unknown_voices(entries: dict[str, ModelEntry]) -> None:
@@ -167,7 +180,7 @@ def test_a_model_without_a_voice_says_how_to_give_it_one(entries: dict[str, Mode
     for voice in ("", "alloy", "anna"):
         with pytest.raises(VoiceNotFound) as refused:
             with_imitator(entries).speaker("imitator", voice, "Hello.")
-        assert refused.value.hint.startswith("audioctl voices add")
+        assert refused.value.hint == "audioctl voices add NAME FILE --consent FILE --language TAG"
 
 
 def test_a_recording_is_spoken_by_the_model_of_an_alias_that_can(entries: dict[str, ModelEntry]) -> None:

@@ -48,6 +48,13 @@ def test_one_that_contradicts_itself_is_refused(tmp_path: Path, header: object, 
         safetensors.check(written(tmp_path, header, bytes(size)))
 
 
+def test_a_header_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", 1_000_000) + b"[" * 1_000_000)
+    with pytest.raises(InstallFailed, match=r"model\.safetensors is no whole"):
+        safetensors.check(file)
+
+
 def test_a_header_longer_than_the_file_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(InstallFailed, match="a header of"):
         safetensors.check(written(tmp_path, {}, b"", length=2**62))

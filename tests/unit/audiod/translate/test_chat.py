@@ -40,6 +40,7 @@ def translator(chat: Chat, timeout_s: float = 30) -> Translator:
         ["garbage", "good"],
         ["other", "good"],
         ["html", "shuffled"],
+        ["nested", "good"],
         ["429 0", "fenced"],
         ["500", "good"],
         ["hang up", "good"],

@@ -58,6 +58,8 @@ def test_what_is_wrong_is_named_with_the_client_s_event(event: dict[str, object]
         ("", "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
         ('{"type":"session.update","session":' + '{"a":' * 100_000, "invalid_json"),
+        ('{"type":"nothing","zz":' + "[" * 100_000, "invalid_event"),
+        ('{"type":5,"zz":', "invalid_event"),
         ("[]", "invalid_event"),
         ("null", "invalid_event"),
     ],
