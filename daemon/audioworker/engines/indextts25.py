@@ -24,9 +24,9 @@ class Engine(Speaker):
     """As Speaker says, in the language that a request names or its text shows; a word may be followed by how it is
     pronounced, `<行|XING2>`.
 
-    bfloat16 and not float16: it is what its authors run the language model in, and what that was trained in. Cards
-    before Ampere have no arithmetic of that type, and torch computes it there in float32: no faster than float32, but
-    in half its memory, which on such a card is what is short.
+    bfloat16 and not float16: it is what its authors run the language model in. Cards before Ampere have no arithmetic
+    of that type, and torch emulates it: no faster than float32, but in half its memory, which is what such a card is
+    short of. With `dtype` "float32" it is computed in what it was released in.
     """
 
     hold: ClassVar[Hold] = Hold.WEIGHTS
