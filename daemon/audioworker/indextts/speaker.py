@@ -67,8 +67,8 @@ class Speaker(engine.Engine, engine.Synthesizer):
     With `memory_bytes` it is staged: what fits beside the computation stays on the device, the rest comes when its
     phase begins.
 
-    Options: `dtype` ("auto": the `half` below for language models on a GPU, float32 on a CPU; or one of these),
-    `part_tokens` (120; 20 to 300: tokens of text that are spoken in one go), `beams` (3; 1 is faster),
+    Options: `dtype` ("auto": float16, or bfloat16 of IndexTTS-2.5, for language models on a GPU, float32 on a CPU; or
+    one of these), `part_tokens` (120; 20 to 300: tokens of text that are spoken in one go), `beams` (3; 1 is faster),
     `diffusion_steps` (25; fewer are faster), `guidance` (0.7; 0 halves the time of the diffusion), `compile` (false;
     true compiles the diffusion model, which the first request waits for).
 
