@@ -236,13 +236,18 @@ def test_indextts_has_all_files_where_its_authors_program_has_them() -> None:
 
 
 def defaults_of(engine: str) -> dict[str, Any]:
-    """`_OPTIONS` of the engine's file, which is not imported; empty where it has none."""
-    tree = ast.parse((REPOSITORY / f"daemon/audioworker/engines/{engine}.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "_OPTIONS":
-            assert node.value is not None
-            found: dict[str, Any] = ast.literal_eval(node.value)
-            return found
+    """`_OPTIONS` of the engine's file or one that it imports from; they are not run. Empty where there are none."""
+    modules = [f"audioworker.engines.{engine}"]
+    for module in modules:
+        tree = ast.parse((REPOSITORY / "daemon" / module.replace(".", "/")).with_suffix(".py").read_text())
+        for node in tree.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "_OPTIONS":
+                assert node.value is not None
+                found: dict[str, Any] = ast.literal_eval(node.value)
+                return found
+        if module == modules[0]:
+            imported = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+            modules += [name for name in imported if name.startswith("audioworker.")]
     return {}
 
 
