@@ -239,7 +239,10 @@ def defaults_of(engine: str) -> dict[str, Any]:
     """`_OPTIONS` of the engine's file or one that it imports from; they are not run. Empty where there are none."""
     modules = [f"audioworker.engines.{engine}"]
     for module in modules:
-        tree = ast.parse((REPOSITORY / "daemon" / module.replace(".", "/")).with_suffix(".py").read_text())
+        file = (REPOSITORY / "daemon" / module.replace(".", "/")).with_suffix(".py")
+        if not file.exists():  # a package
+            continue
+        tree = ast.parse(file.read_text())
         for node in tree.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "_OPTIONS":
                 assert node.value is not None

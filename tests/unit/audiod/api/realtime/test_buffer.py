@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from audiod.api.realtime.buffer import Buffer
 from audiod.media.audio_memory import AudioMemory
 
-SOUND = random.Random(7).randbytes(40_000)
+SOUND = random.Random(7).randbytes(2 * 12 * 3000)
 
 
 @given(st.lists(st.integers(0, 3000), max_size=12), st.data())
