@@ -455,7 +455,11 @@ def test_an_operators_directory_of_the_same_layout_will_do(tmp_path: Path) -> No
         assert install.missing(entry, host.places) == f"{lacking} {offline / name}"
         (offline / name).write_bytes(whole)
     (offline / "hf_cache/codec.safetensors").unlink()
-    assert install.missing(entry, host.places) == f"codec in {offline}"
+    assert install.missing(entry, host.places) == f"hf_cache/codec.safetensors in {offline}"
+    for name in LAYOUT:
+        (offline / name).unlink(missing_ok=True)
+    lacking = install.missing(entry, host.places)
+    assert lacking.startswith(f"{MODEL}, {CONFIG} in {offline}, hf_cache/codec.safetensors, ")
 
 
 SHIPPED = Path(__file__).parents[2] / "etc/models.d"
@@ -529,7 +533,7 @@ def test_half_a_directory_of_the_operators_is_not_taken_for_a_model(tmp_path: Pa
     offline.mkdir()
     entry = model(more=f'path = "{offline}"\n')
     (offline / CONFIG).write_bytes(FILES[CONFIG])
-    assert install.missing(entry, host.places) == f"weights in {offline}"
+    assert install.missing(entry, host.places) == f"{MODEL} in {offline}"
     (offline / MODEL).write_bytes(content)
     assert install.missing(entry, host.places) == f"the rest of {offline / MODEL}"
     with pytest.raises(InstallFailed, match="m lacks the rest of") as failed:

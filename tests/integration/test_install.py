@@ -294,7 +294,7 @@ def test_a_directory_of_the_operators_is_taken_as_it_is(host: Host) -> None:
     entry = host.model(f'path = "{offline}"\n', part(source))
     assert host.missing(entry) == f"directory {offline}"
     offline.mkdir()
-    with pytest.raises(InstallFailed, match=f"m lacks weights in {offline}"):
+    with pytest.raises(InstallFailed, match=f"m lacks model.bin in {offline}"):
         host.install(entry)
     (offline / "model.bin").write_bytes(b"the operator's own")
     host.install(entry)

@@ -76,8 +76,8 @@ def missing(entry: ModelEntry, places: Places) -> str:
     if entry.path and not Path(entry.path).is_dir():
         lacking.append(f"directory {entry.path}")
     else:
-        where = f" in {entry.path}" if entry.path else ""
-        lacking += [part.name + where for part in _lacking_parts(entry, places)]
+        parts, path = _lacking_parts(entry, places), entry.path
+        lacking += [f"{_absent(part, Path(path))} in {path}" if path else part.name for part in parts]
         lacking += [f"the rest of {path}" for path in _cut_files(entry)]
     return ", ".join(lacking)
 
@@ -246,6 +246,9 @@ def _require_space(entry: ModelEntry, places: Places) -> None:
         durable.require_space(places.models_dir, max(0, needed_bytes - here_bytes), entry.id)
 
 
+_NAMED = 3
+"""Files that a directory lacks, by name; more are counted."""
+
 _POINTER = b"version https://git-lfs"
 """Begins a file that stands for one which git has yet to fetch. Source: Git LFS, docs/spec.md."""
 
@@ -269,6 +272,15 @@ def _is_cut(file: Path) -> bool:
         return False
     except (OSError, InstallFailed):
         return True
+
+
+def _absent(part: Part, directory: Path) -> str:
+    """What a directory lacks of a part: files of the source that it lacks least of, or where none names its files, the
+    part by its own name."""
+    lacks = [[path for path in source.pinned() if not (directory / path).exists()] for source in part.sources]
+    absent = min(filter(None, lacks), key=len, default=[])
+    more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+    return ", ".join(absent[:_NAMED]) + more or part.name
 
 
 def _lacking_parts(entry: ModelEntry, places: Places) -> list[Part]:
