@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +15,7 @@ import pytest
 
 from audioproto.types import EngineSpec
 from audioproto.worker import Message, Phase, Recording, Reference, Sampling
+from daemons import TOP
 from zygotes import Samples, Worker, Zygote, recording
 
 
@@ -49,6 +54,49 @@ def zygotes(engine: str, python: Path, checkpoints: Path, directories: pytest.Te
     finally:
         for zygote in started.values():
             zygote.close()
+
+
+_PREPARE_ALL = """
+import json, sys, msgspec
+from audioproto.types import EngineSpec
+from audioworker import engine
+name, *directories = sys.argv[1:]
+for directory in directories:
+    try:
+        engine.find(name)(EngineSpec(name, "tiny", directory)).prepare()
+    except Exception as error:
+        print(json.dumps(msgspec.to_builtins(engine.typed(error).body())))
+"""
+
+Spoilt = dict[str, tuple[Callable[[Path], object], str, str]]
+"""By name: what is done to a checkpoint, the code of the error that it then gives, and what the error names."""
+
+
+def check_refused(engine: str, python: Path, checkpoint: Path, spoilt: Spoilt, home: Path) -> None:
+    """Have an engine prepare copies of a checkpoint that are not whole, and see each refused by the part."""
+    for name, (spoil, _, _) in spoilt.items():
+        shutil.copytree(checkpoint, home / name, copy_function=os.link)
+        spoil(home / name)
+    command = [str(python), "-c", _PREPARE_ALL, engine, *(str(home / name) for name in spoilt)]
+    environment = {"PYTHONPATH": str(TOP / "daemon"), "HF_HUB_OFFLINE": "1", "HOME": str(home)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    errors = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [error["code"] for error in errors] == [code for _, code, _ in spoilt.values()], ran.stderr
+    for error, (_, _, named) in zip(errors, spoilt.values(), strict=True):
+        assert named in error["message"]
+        assert "audioctl models pull tiny" in error["hint"]
+
+
+def put(file: Path, content: bytes) -> None:
+    """Another content, for a file that is linked to the one that is whole."""
+    file.unlink()
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    """The first half of it."""
+    content = file.read_bytes()
+    put(file, content[: len(content) // 2])
 
 
 def spoken(

@@ -19,6 +19,9 @@ HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 """Japanese syllables and their marks, for use in brackets too."""
 
+ARABIC = "\u0620-\u064a\u066e-\u06d3\u0750-\u077f"
+"""Arabic letters, of other languages that are written with them too, for use in brackets."""
+
 _CLOSING = "\"'”’»）)\\]】」』》"
 _OWN_MARKS = (
     "\u0589\u061d-\u061f\u06d4\u0700-\u0702\u0964\u0965\u0f0d\u104b\u1362\u1367\u1368\u17d4\u17d5\u1803\u1809"

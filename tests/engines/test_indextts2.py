@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import pickle
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +26,7 @@ from audioproto.worker import (
     Sampling,
 )
 from daemons import TOP
-from speakers import Start, phases, seeded, spoken, zygotes
+from speakers import Spoilt, Start, check_refused, cut, phases, put, seeded, spoken, zygotes
 from zygotes import Worker, Zygote, heard, recording
 
 RATE_HZ = 22_050
@@ -378,18 +376,7 @@ def test_staging_changes_where_weights_are_and_nothing_else(zygote_with: Start, 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def cut(file: Path) -> None:
-    content = file.read_bytes()
-    file.unlink()  # it is linked to the file that is whole
-    file.write_bytes(content[: len(content) // 2])
-
-
-def put(file: Path, content: bytes) -> None:
-    file.unlink()
-    file.write_bytes(content)
-
-
-SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
+SPOILT: Spoilt = {
     "no diffusion": (lambda where: (where / "s2mel.pth").unlink(), "model_not_installed", "s2mel.pth"),
     "no vocoder": (lambda where: (where / "hf_cache/bigvgan/config.json").unlink(), "model_not_installed", "bigvgan"),
     "half a language model": (lambda where: cut(where / "gpt.pth"), "model_not_installed", "gpt.pth"),
@@ -411,29 +398,8 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
 }  # fmt: skip
 
-TRY_ALL = """
-import json, sys, msgspec
-from audioproto.types import EngineSpec
-from audioworker import engine
-for directory in sys.argv[1:]:
-    try:
-        engine.find("indextts2")(EngineSpec("indextts2", "tiny", directory)).prepare()
-    except Exception as error:
-        print(json.dumps(msgspec.to_builtins(engine.typed(error).body())))
-"""
-
 
 def test_a_checkpoint_that_is_not_whole_is_refused_by_the_part(
     tiny_indextts: Path, runtime_python: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    for name, (spoil, _, _) in SPOILT.items():
-        shutil.copytree(tiny_indextts / "tiny", tmp_path / name, copy_function=os.link)
-        spoil(tmp_path / name)
-    environment = {"PYTHONPATH": str(TOP / "daemon"), "HOME": str(tmp_path)}
-    command = [str(runtime_python("indextts2")), "-c", TRY_ALL, *(str(tmp_path / name) for name in SPOILT)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    errors = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [error["code"] for error in errors] == [code for _, code, _ in SPOILT.values()]
-    for error, (_, _, named) in zip(errors, SPOILT.values(), strict=True):
-        assert named in error["message"]
-        assert "audioctl models pull tiny" in error["hint"]
+    check_refused("indextts2", runtime_python("indextts2"), tiny_indextts / "tiny", SPOILT, tmp_path)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ import pytest
 from audioproto.types import EngineSpec
 from audioproto.worker import AudioChunk, Done, Emotion, Failed, Message, Phase, Recording, Reference
 from daemons import TOP
-from speakers import Start, phases, seeded, spoken, zygotes
+from speakers import Spoilt, Start, check_refused, phases, put, seeded, spoken, zygotes
 from zygotes import Worker, heard, recording
 
 RATE_HZ = 22_050
@@ -230,15 +228,10 @@ def test_bad_input_is_refused_by_the_field(
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def put(file: Path, content: bytes) -> None:
-    file.unlink()  # it is linked to the file that is whole
-    file.write_bytes(content)
-
-
 VOCABULARY = "multilingual_zh_ja_yue_char_del.tiktoken"
 ANOTHER = "".join(f"{base64.b64encode(number.to_bytes(2)).decode()} {number}\n" for number in range(600)).encode()
 
-SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
+SPOILT: Spoilt = {
     "no codec": (lambda where: (where / "codec.pth").unlink(), "model_not_installed", "codec.pth"),
     "no vocabulary": (lambda where: (where / VOCABULARY).unlink(), "model_not_installed", VOCABULARY),
     "half a codec": (
@@ -254,31 +247,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
 }  # fmt: skip
 
-TRY_ALL = """
-import json, sys, msgspec
-from audioworker import engine
-from audioproto.types import EngineSpec
-for directory in sys.argv[1:]:
-    try:
-        engine.find("indextts25")(EngineSpec("indextts25", "tiny", directory)).prepare()
-    except Exception as error:
-        print(json.dumps(msgspec.to_builtins(engine.typed(error).body())))
-"""
-
 
 def test_a_checkpoint_that_is_not_whole_is_refused_by_the_part(
     tiny_indextts25: Path, runtime_python: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    for name, (spoil, _, _) in SPOILT.items():
-        shutil.copytree(tiny_indextts25 / "tiny", tmp_path / name, copy_function=os.link)
-        spoil(tmp_path / name)
-    directories = [str(tmp_path / name) for name in SPOILT]
-    told = in_runtime(runtime_python("indextts25"), tmp_path, "-c", TRY_ALL, *directories)
-    errors = [json.loads(line) for line in told.splitlines()]
-    assert [error["code"] for error in errors] == [code for _, code, _ in SPOILT.values()]
-    for error, (_, _, named) in zip(errors, SPOILT.values(), strict=True):
-        assert named in error["message"]
-        assert "audioctl models pull tiny" in error["hint"]
+    check_refused("indextts25", runtime_python("indextts25"), tiny_indextts25 / "tiny", SPOILT, tmp_path)
 
 
 def test_it_does_not_compute_in_sixteen_bits_on_a_cpu() -> None:

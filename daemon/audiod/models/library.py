@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from audiod.models import install
 from audiod.models.catalogue import ModelEntry
 from audioproto.errors import ModelNotFound, ModelNotInstalled, UnsupportedTask, VoiceNotFound, VoiceNotSpoken
+from audioproto.sentences import ARABIC, HAN
 from audioproto.types import Task, VoiceKind
 
 OPENAI_VOICES = frozenset(
@@ -20,15 +21,16 @@ OPENAI_VOICES = frozenset(
 
 _ADD_VOICE = "audioctl voices add NAME FILE --consent FILE --language TAG"
 
-_HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
-_ARABIC = re.compile(r"[\u0620-\u064a\u066e-\u06d3\u0750-\u077f]")
+_SCRIPTS = {
+    "han": re.compile(f"[{HAN}]"),
+    "latin": re.compile(r"[A-Za-z\u00c0-\u024f]"),
+    "arabic": re.compile(f"[{ARABIC}]"),
+}
 
 
 def scripts_of(text: str) -> frozenset[str]:
     """The scripts in `text`, of those that models declare."""
-    patterns = {"han": _HAN, "latin": _LATIN, "arabic": _ARABIC}
-    return frozenset(name for name, pattern in patterns.items() if pattern.search(text))
+    return frozenset(name for name, letters in _SCRIPTS.items() if letters.search(text))
 
 
 class Library:
@@ -120,8 +122,7 @@ class Library:
 
         An alias leads to the first of its models that has the voice asked for, speaks the `language` where one is named
         and the text's scripts, takes an `emotion` where one is asked for, and is installed. Raises ModelNotFound,
-        ModelNotInstalled, UnsupportedTask,
-        VoiceNotFound, VoiceNotSpoken.
+        ModelNotInstalled, UnsupportedTask, VoiceNotFound, VoiceNotSpoken.
         """
         entry = self._fittest(name, lambda entry: self._has_voice(entry, voice), text, emotion, language)
         return entry, self._voice(entry, voice, scripts_of(text))

@@ -22,12 +22,12 @@ class Front(ABC):
     spoken: str
     """The languages, for people."""
 
+    @abstractmethod
     def language(self, asked: str, written: str) -> str:
-        """The code of the language that a text is spoken in; empty where that makes no difference.
+        """The code of the language that a text is spoken in. `asked` is one, or empty.
 
-        `asked` is a code, or empty. Raises BadRequest and UnspeakableText.
+        Raises BadRequest and UnspeakableText.
         """
-        return ""
 
     def parts(self, written: str, language: str, most: int) -> Iterator[tuple[list[int], int]]:
         """The text as tokens, in parts that are spoken in one go. The first is short, so that it is heard soon.

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from audioproto.errors import BadRequest, UnspeakableText
 from audioproto.languages import NAMES
-from audioproto.sentences import HAN, KANA
+from audioproto.sentences import ARABIC, HAN, KANA
 from audioworker.indextts.front import Front, Reader
 
 _ENCODING = "multilingual_zh_ja_yue_char_del"
@@ -20,9 +20,8 @@ VOCABULARY = f"{_ENCODING}.tiktoken"
 
 LANGUAGES = ("zh", "en", "es", "ar")
 
-_ARABIC = "\u0620-\u064a\u066e-\u06d3\u0750-\u077f"
 _LATIN = "A-Za-z\u00c0-\u024f"
-_SPOKEN = re.compile(f"[{_LATIN}{_ARABIC}{HAN}{KANA}0-9\u0660-\u0669\u06f0-\u06f9]")
+_SPOKEN = re.compile(f"[{_LATIN}{ARABIC}{HAN}{KANA}0-9\u0660-\u0669\u06f0-\u06f9]")
 """Of what is not among these nothing would be heard but noise."""
 
 _ANNOTATION = re.compile(r"<[^|<>\n]{1,50}\|[^<>\n]{1,200}>")
@@ -116,7 +115,7 @@ def language_of(written: str) -> str:
     def count(letters: str) -> int:
         return len(re.findall(f"[{letters}]", written))
 
-    han, kana, arabic, latin = count(HAN), count(KANA), count(_ARABIC), count(_LATIN)
+    han, kana, arabic, latin = count(HAN), count(KANA), count(ARABIC), count(_LATIN)
     if kana and kana * 10 >= han + kana:
         return "ja"
     if arabic and arabic * 10 >= arabic + han + latin:

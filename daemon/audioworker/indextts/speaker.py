@@ -7,6 +7,7 @@ device.py's, and which of each it is the engine says.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -167,7 +168,7 @@ class Speaker(engine.Engine, engine.Synthesizer):
         front = self._made.front
         language = front.language(request.language, request.text)
         parts = front.parts(request.text, language, self._options["part_tokens"])
-        if (part := next(parts, None)) is None:
+        if (first := next(parts, None)) is None:
             raise UnspeakableText(
                 f"{self.spec.model} speaks {front.spoken} and finds nothing to say in this text",
                 hint="audioctl models lists the languages of each model",
@@ -178,17 +179,15 @@ class Speaker(engine.Engine, engine.Synthesizer):
         seed = int.from_bytes(os.urandom(4)) if request.sampling.seed is None else request.sampling.seed
         pause = _silence(_PAUSE_S if request.pause_s is None else request.pause_s)
         level = loudness.Level(self.sample_rate)
-        number = 0
-        while part is not None:
-            number += 1
-            ids, count = part
+        begun = False
+        for number, (ids, count) in enumerate(itertools.chain([first], parts), 1):
             audio = self._speak(request, ids, language, voice, emotion, seed, (number, count))
             if audio.size:
+                if begun and pause.size:
+                    yield pause
                 yield level.even(audio)
+                begun = True
             self.jobs.rest()
-            part = next(parts, None)
-            if part is not None and audio.size and pause.size:
-                yield pause
 
     def _speak(
         self,

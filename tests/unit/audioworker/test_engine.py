@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from audioproto.errors import AudiodError, EngineFailed, OutOfMemory, VoiceNotFound
+from audioproto.types import EngineSpec
 from audioworker.engine import typed
 
 
@@ -53,6 +54,14 @@ def test_want_of_memory_is_known_however_a_library_puts_it(error: Exception) -> 
     assert type(made) is OutOfMemory
     assert made.http_status == 507
     assert str(error) in made.message
+
+
+def test_where_a_staged_model_runs_out_what_bounds_it_is_to_be_raised() -> None:
+    spec = EngineSpec("indextts2", "tts", "", memory_bytes=3 * 2**30)
+    on_a_gpu, on_the_host = typed(OutOfMemoryError("CUDA out of memory"), spec), typed(MemoryError(), spec)
+    assert "3072 MiB that it is staged in" in on_a_gpu.message
+    assert on_a_gpu.hint == "raise staged_bytes in tts's file, then: audioctl reload"
+    assert "audioctl status" in on_the_host.hint
 
 
 @pytest.mark.parametrize(
