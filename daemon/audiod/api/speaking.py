@@ -264,10 +264,8 @@ def _require_words(services: Services, entry: ModelEntry, param: str) -> None:
     """Raises BadRequest where the model takes no emotion in words."""
     if not entry.emotion_words:
         able, hint = services.library.speakers_that(lambda other: other.emotions and other.emotion_words)
-        message = (
-            f"{entry.id} takes an emotion as a vector or as audio, and none in words; of the installed models do: "
-        )
-        raise BadRequest(message + able, param=param, hint=hint)
+        message = f"{entry.id} takes an emotion as a vector or as audio, not in words; of the installed models do: {able}"
+        raise BadRequest(message, param=param, hint=hint)
 
 
 async def speak_into(spool: Spool, request: web.Request, speech: Speech, references: References) -> Spoken:
