@@ -264,7 +264,7 @@ def _require_words(services: Services, entry: ModelEntry, param: str) -> None:
     """Raises BadRequest where the model takes no emotion in words."""
     if not entry.emotion_words:
         able, hint = services.library.speakers_that(lambda other: other.emotions and other.emotion_words)
-        message = f"{entry.id} takes an emotion as a vector or as audio, not in words; of the installed models do: {able}"
+        message = f"{entry.id} takes an emotion as a vector or audio, not in words; of the installed models do: {able}"
         raise BadRequest(message, param=param, hint=hint)
 
 
